@@ -1,0 +1,2 @@
+//! Packets in, packets out.
+pub mod nic;

@@ -1,0 +1,264 @@
+//! Flow identity: protocol, network and the ordered pair of ends. The order is the direction.
+
+use crate::id::{NetworkId, SlotId};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use siphasher::sip::SipHasher13;
+use std::fmt;
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+/// An IP protocol number (IANA "Assigned Internet Protocol Numbers").
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: Protocol = Protocol(1);
+    /// TCP.
+    pub const TCP: Protocol = Protocol(6);
+    /// UDP.
+    pub const UDP: Protocol = Protocol(17);
+    /// ICMP for IPv6.
+    pub const ICMP6: Protocol = Protocol(58);
+
+    /// Whether this is ICMP of either IP version.
+    pub const fn is_icmp(self) -> bool {
+        matches!(self, Protocol::ICMP | Protocol::ICMP6)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Protocol::ICMP => f.write_str("icmp"),
+            Protocol::TCP => f.write_str("tcp"),
+            Protocol::UDP => f.write_str("udp"),
+            Protocol::ICMP6 => f.write_str("icmp6"),
+            Protocol(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+impl fmt::Debug for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "icmp" => Protocol::ICMP,
+            "tcp" => Protocol::TCP,
+            "udp" => Protocol::UDP,
+            "icmp6" => Protocol::ICMP6,
+            other => Protocol(other.parse().map_err(|_| {
+                format!("`{other}` is no protocol: say tcp, udp, icmp, icmp6 or a number up to 255")
+            })?),
+        })
+    }
+}
+
+/// One direction of a flow inside one network.
+///
+/// For ICMP echo the identifier stands where the port of the *asking* end would: a request has
+/// `source_port = identifier, destination_port = 0`, a reply the other way round. So an echo is
+/// translated by the same port rules as UDP.
+///
+/// As text: `NETWORK/PROTOCOL/SOURCE>DESTINATION`, for example `3/tcp/10.0.0.5:40000>10.1.0.1:80`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey {
+    /// The network in which packets of this direction arrive.
+    pub network: NetworkId,
+    /// The IP protocol.
+    pub protocol: Protocol,
+    /// Source address.
+    pub source: IpAddr,
+    /// Source port, or echo identifier.
+    pub source_port: u16,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Destination port, or echo identifier.
+    pub destination_port: u16,
+}
+
+impl FlowKey {
+    /// The same ends in the other order, as seen in `network`.
+    pub fn reversed(&self, network: NetworkId) -> FlowKey {
+        FlowKey {
+            network,
+            protocol: self.protocol,
+            source: self.destination,
+            source_port: self.destination_port,
+            destination: self.source,
+            destination_port: self.source_port,
+        }
+    }
+
+    /// Source address and port.
+    pub fn source_end(&self) -> SocketAddr {
+        SocketAddr::new(self.source, self.source_port)
+    }
+
+    /// Destination address and port.
+    pub fn destination_end(&self) -> SocketAddr {
+        SocketAddr::new(self.destination, self.destination_port)
+    }
+}
+
+impl fmt::Display for FlowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}/{}/{}>{}",
+            self.network,
+            self.protocol,
+            self.source_end(),
+            self.destination_end()
+        )
+    }
+}
+
+impl fmt::Debug for FlowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for FlowKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || {
+            format!(
+                "`{text}` is no flow: write NETWORK/PROTOCOL/SOURCE>DESTINATION, \
+                 for example 3/tcp/10.0.0.5:40000>10.1.0.1:80"
+            )
+        };
+        let mut parts = text.splitn(3, '/');
+        let network = parts.next().and_then(|n| n.parse().ok()).ok_or_else(wrong)?;
+        let protocol: Protocol = parts.next().ok_or_else(wrong)?.parse()?;
+        let (source, destination) = parts
+            .next()
+            .and_then(|ends| ends.split_once('>'))
+            .ok_or_else(wrong)?;
+        let source: SocketAddr = source.parse().map_err(|_| wrong())?;
+        let destination: SocketAddr = destination.parse().map_err(|_| wrong())?;
+        Ok(FlowKey {
+            network: NetworkId(network),
+            protocol,
+            source: source.ip(),
+            source_port: source.port(),
+            destination: destination.ip(),
+            destination_port: destination.port(),
+        })
+    }
+}
+
+macro_rules! serde_as_text {
+    ($name:ty) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+serde_as_text!(FlowKey);
+serde_as_text!(Protocol);
+
+/// The keyed hash (SipHash-1-3) that places flow keys in slots. All tiers of a cluster hold the
+/// same key, so that all of them compute the same owner, and no sender can aim at one slot.
+#[derive(Clone)]
+pub struct SlotHash {
+    key: [u8; 16],
+    slots: u16,
+}
+
+impl SlotHash {
+    /// `slots` is chosen once per cluster and is at least 1.
+    pub fn new(key: [u8; 16], slots: u16) -> SlotHash {
+        assert!(slots > 0, "a cluster has at least one slot");
+        SlotHash { key, slots }
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> u16 {
+        self.slots
+    }
+
+    /// The slot that owns `key`.
+    pub fn slot(&self, key: &FlowKey) -> SlotId {
+        // The high 32 bits scaled to the range: no division, no modulo bias worth naming.
+        let scaled = (self.hash(key) >> 32) * u64::from(self.slots);
+        SlotId((scaled >> 32) as u16)
+    }
+
+    /// The keyed hash itself, 64 bits; also what requirement-level choices (Maglev) start from.
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        let mut bytes = [0u8; 41];
+        bytes[0..4].copy_from_slice(&key.network.0.to_le_bytes());
+        bytes[4] = key.protocol.0;
+        bytes[5..21].copy_from_slice(&wide(key.source));
+        bytes[21..37].copy_from_slice(&wide(key.destination));
+        bytes[37..39].copy_from_slice(&key.source_port.to_le_bytes());
+        bytes[39..41].copy_from_slice(&key.destination_port.to_le_bytes());
+        hasher.write(&bytes);
+        hasher.finish()
+    }
+}
+
+/// An address as 16 bytes; IPv4 in its mapped form (RFC 4291, 2.5.5.2).
+pub fn wide(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<&str, &str>) {
+        match (text.parse::<FlowKey>(), expected) {
+            (Ok(key), Ok(shown)) => assert_eq!(key.to_string(), shown),
+            (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+            (got, _) => panic!("{text}: {got:?}"),
+        }
+    }
+
+    #[test]
+    fn keys_read_and_show() {
+        check("3/tcp/10.0.0.5:40000>10.1.0.1:80", Ok("3/tcp/10.0.0.5:40000>10.1.0.1:80"));
+        check("3/6/10.0.0.5:1>10.1.0.1:80", Ok("3/tcp/10.0.0.5:1>10.1.0.1:80"));
+        check("0/47/[fd00::1]:0>[fd00::2]:0", Ok("0/47/[fd00::1]:0>[fd00::2]:0"));
+        check("3/tcp/10.0.0.5>10.1.0.1:80", Err("is no flow"));
+        check("3/xtp/10.0.0.5:1>10.1.0.1:80", Err("is no protocol"));
+        check("", Err("is no flow"));
+    }
+
+    #[test]
+    fn slots_are_used_evenly_and_depend_on_the_key() {
+        let (one, two) = (SlotHash::new([1; 16], 64), SlotHash::new([2; 16], 64));
+        let mut counts = [0u32; 64];
+        let mut moved = 0;
+        for port in 0..6_400u16 {
+            let key: FlowKey = format!("1/udp/10.0.0.1:{port}>10.0.0.2:53").parse().expect("a key");
+            counts[one.slot(&key).0 as usize] += 1;
+            moved += u32::from(one.slot(&key) != two.slot(&key));
+        }
+        assert!(counts.iter().all(|&n| (50..=150).contains(&n)), "{counts:?}");
+        assert!(moved > 6_000, "{moved}");
+    }
+}

@@ -1,0 +1,52 @@
+//! Between the tracker of a flow's slot and the decision node of its conflict domain.
+
+use crate::directive::Directive;
+use crate::event::flow::{Choice, RefusalReason, Resource};
+use crate::flow::FlowKey;
+use crate::requirement::UnknownPolicy;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A tracker knows nothing of `key`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRequest {
+    /// The packet's key.
+    pub key: FlowKey,
+    /// Whether the packet may open a flow. When not, only the policy for unknown packets is asked.
+    pub opening: bool,
+    /// What earlier attempts proposed and a tracker refused as taken.
+    pub excluded: Vec<Resource>,
+}
+
+/// What the decision node makes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecisionReply {
+    /// A flow may be opened like this.
+    Propose(Box<Proposal>),
+    /// None may.
+    Refuse {
+        /// The key that was asked for.
+        key: FlowKey,
+        /// Why.
+        reason: RefusalReason,
+        /// What the sender gets.
+        policy: UnknownPolicy,
+    },
+}
+
+/// A directive that is not yet anybody's: it counts once its trackers have recorded it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// What to do.
+    pub directive: Arc<Directive>,
+    /// Whose flow it is.
+    pub tenant: String,
+    /// The failover unit of its requirement.
+    pub partition: String,
+    /// What it holds while it lives.
+    pub resources: Vec<Resource>,
+    /// How each was chosen.
+    pub choices: Vec<Choice>,
+    /// What unknown packets get once the flow is gone.
+    pub unknown: UnknownPolicy,
+}

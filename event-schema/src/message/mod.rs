@@ -1,0 +1,5 @@
+//! What tiers say to one another. Never stored; versions travel with the link.
+
+pub mod decision;
+pub mod report;
+pub mod tracker;

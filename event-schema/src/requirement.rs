@@ -1,0 +1,142 @@
+//! What a tenant asks to be done with matching packets.
+
+use crate::flow::Protocol;
+use crate::id::{EndpointId, Generation, NetworkId, RequirementId, TargetSetId};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// A packet-processing requirement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requirement {
+    /// Given out by the network machine.
+    pub id: RequirementId,
+    /// Unique name.
+    pub name: String,
+    /// The failover unit it belongs to.
+    pub partition: String,
+    /// Which packets it is about.
+    #[serde(rename = "match")]
+    pub matching: Match,
+    /// What becomes of them: one step, or a chain of steps that one directive does at once.
+    pub transform: Vec<Transform>,
+    /// When a silent flow ends.
+    pub idle: IdleLimits,
+    /// What an unknown packet that may not open a flow gets.
+    pub unknown: UnknownPolicy,
+    /// DSCP to set on forwarded packets (0..=63), if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<u8>,
+    /// TCP maximum segment size to clamp SYNs to, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss_max: Option<u16>,
+    /// How often it has been changed.
+    pub generation: Generation,
+}
+
+/// Which packets a requirement is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Match {
+    /// Packets to a service address.
+    Endpoint(EndpointId),
+    /// Packets that come in from a network, by addresses and protocol.
+    Traffic {
+        /// Where they come in.
+        network: NetworkId,
+        /// Source ranges; at least one.
+        sources: Vec<IpNet>,
+        /// Destination ranges; at least one.
+        destinations: Vec<IpNet>,
+        /// Protocols; at least one.
+        protocols: Vec<Protocol>,
+    },
+}
+
+/// One step of what becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transform {
+    /// Send the flow to one of several targets.
+    Anycast {
+        /// The targets.
+        target_set: TargetSetId,
+        /// How one is chosen.
+        policy: AnycastPolicy,
+    },
+    /// Replace the source by a pool address and port.
+    SourceSubstitution(SourceSubstitution),
+    /// Send a copy of each packet to every target. One way: replies are not translated.
+    Multicast {
+        /// The targets.
+        target_set: TargetSetId,
+        /// At most this many copies; 0 means all targets.
+        copies_max: u16,
+    },
+}
+
+/// How an anycast target is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnycastPolicy {
+    /// Weighted Maglev hashing (Eisenbud et al., NSDI 2016) of the flow key.
+    Maglev,
+    /// Of two targets drawn at random, the one with fewer live flows by weight.
+    LeastConnections,
+}
+
+/// Source substitution from a pool. A pool port is taken per destination end, so one port serves
+/// many destinations at once (endpoint-dependent mapping, RFC 4787 section 4.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSubstitution {
+    /// Where the packets go out; the pool addresses live there.
+    pub egress: NetworkId,
+    /// The addresses to substitute; never addresses of the kernel.
+    pub pool: Vec<IpAddr>,
+    /// First port of the range.
+    pub port_first: u16,
+    /// Last port of the range, `>= port_first`.
+    pub port_last: u16,
+    /// Whether the flow's own source port is tried first (also when it is outside the range).
+    pub preserve_port: bool,
+}
+
+/// When a silent flow ends, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleLimits {
+    /// Established TCP.
+    pub tcp_ms: u32,
+    /// UDP and what is neither TCP nor ICMP.
+    pub udp_ms: u32,
+    /// ICMP echo.
+    pub icmp_ms: u32,
+}
+
+impl Default for IdleLimits {
+    /// 350 s, 120 s and 30 s: what products of this kind use (system.md, P1-S2).
+    fn default() -> Self {
+        IdleLimits { tcp_ms: 350_000, udp_ms: 120_000, icmp_ms: 30_000 }
+    }
+}
+
+impl IdleLimits {
+    /// The limit for `protocol`, in milliseconds.
+    pub fn of(&self, protocol: Protocol) -> u32 {
+        match protocol {
+            Protocol::TCP => self.tcp_ms,
+            Protocol::ICMP | Protocol::ICMP6 => self.icmp_ms,
+            _ => self.udp_ms,
+        }
+    }
+}
+
+/// What an unknown packet that may not open a flow gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownPolicy {
+    /// A TCP reset.
+    #[default]
+    Reset,
+    /// Silence.
+    Drop,
+}
