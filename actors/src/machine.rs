@@ -78,6 +78,10 @@ pub trait Machine: Sized {
     /// Commands that are due at `now`, at most `limit`; each is then decided like any other.
     fn due(&self, now: Time, limit: usize, out: &mut Vec<Self::Command>);
 
+    /// Called once after a recovery, before the first command: live state starts anew, and what
+    /// is counted from the last activity counts from `now`, so that no limit gets shorter.
+    fn resume(&mut self, _now: Time) {}
+
     /// The recorded state in key order: equal bytes mean equal state. Counters and times since
     /// the last record are not in it.
     fn recorded_state(&self, out: &mut Vec<u8>);

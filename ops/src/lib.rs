@@ -1,1 +1,15 @@
-//! .
+//! The composition root: configuration, resources, node, API, command line, metrics, lab.
+//!
+//! `resource` and `config` turn what users write into typed values; `node` puts the machines,
+//! shards and ports together; `api` is the one way in while it runs, and `cli` its caller.
+
+pub mod api;
+pub mod bench;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod lab;
+pub mod log;
+pub mod metrics;
+pub mod node;
+pub mod resource;

@@ -4,6 +4,7 @@
 //! copy. Whoever holds a `Frame` owns its chunk: it is passed on, transmitted or released, and
 //! never used twice. So forwarding from port to port copies nothing.
 
+pub mod af_xdp;
 pub mod memory;
 
 /// Index of a port within a shard, in the order of the configuration.

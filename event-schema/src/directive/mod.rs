@@ -25,9 +25,9 @@ pub enum Direction {
 #[serde(rename_all = "snake_case")]
 pub enum Op {
     /// Replace source address and port.
-    SetSource(SocketAddr),
+    SetSource(#[serde(with = "crate::flow::end")] SocketAddr),
     /// Replace destination address and port.
-    SetDestination(SocketAddr),
+    SetDestination(#[serde(with = "crate::flow::end")] SocketAddr),
     /// Set the six DSCP bits (RFC 2474).
     SetDscp(u8),
     /// Take one from the TTL or hop limit; at 1 the packet is answered with "time exceeded".

@@ -21,6 +21,7 @@ pub enum Resource {
         /// The IP protocol.
         protocol: crate::flow::Protocol,
         /// The destination end that it is taken toward.
+        #[serde(with = "crate::flow::end")]
         toward: SocketAddr,
     },
     /// A place at a target: counted.

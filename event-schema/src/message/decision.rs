@@ -12,6 +12,9 @@ use std::sync::Arc;
 pub struct DecisionRequest {
     /// The packet's key.
     pub key: FlowKey,
+    /// Names this question among all that were ever asked for `key` (random); the reply repeats
+    /// it, so that a late or doubled reply is never taken for the answer to another question.
+    pub ask: u64,
     /// Whether the packet may open a flow. When not, only the policy for unknown packets is asked.
     pub opening: bool,
     /// What earlier attempts proposed and a tracker refused as taken.
@@ -22,11 +25,13 @@ pub struct DecisionRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DecisionReply {
     /// A flow may be opened like this.
-    Propose(Box<Proposal>),
+    Propose(Arc<Proposal>),
     /// None may.
     Refuse {
         /// The key that was asked for.
         key: FlowKey,
+        /// The question, see [`DecisionRequest::ask`].
+        ask: u64,
         /// Why.
         reason: RefusalReason,
         /// What the sender gets.
@@ -37,6 +42,8 @@ pub enum DecisionReply {
 /// A directive that is not yet anybody's: it counts once its trackers have recorded it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
+    /// The question, see [`DecisionRequest::ask`].
+    pub ask: u64,
     /// What to do.
     pub directive: Arc<Directive>,
     /// Whose flow it is.

@@ -63,7 +63,7 @@ pub struct Underlay {
     pub routes: Vec<Route>,
     /// Known neighbours on the ports.
     pub neighbours: BTreeMap<(PortIndex, IpAddr), [u8; 6]>,
-    /// All addresses of this kernel, on any interface.
+    /// All addresses of this kernel on any interface, directed broadcasts included.
     pub addresses: BTreeSet<IpAddr>,
     /// Neighbours that the kernel has not confirmed for a while.
     stale: BTreeSet<(PortIndex, IpAddr)>,
@@ -212,6 +212,9 @@ impl Reader {
             let mut ours = None;
             for attribute in &message.attributes {
                 match attribute {
+                    AddressAttribute::Broadcast(address) => {
+                        underlay.addresses.insert(IpAddr::V4(*address));
+                    }
                     AddressAttribute::Local(address) => ours = Some(*address),
                     AddressAttribute::Address(address) => ours = ours.or(Some(*address)),
                     _ => {}

@@ -1,0 +1,257 @@
+//! Composes what a requirement asks for into one directive: the target first, since a pool port is
+//! taken toward the chosen end, then the source, then what is set on every packet.
+
+use super::aggregate::Collection;
+use super::ports::{Wanted, has_ports};
+use super::targets::Tables;
+use crate::network::Catalog;
+use penstock_event_schema::directive::{Directive, Op};
+use penstock_event_schema::event::flow::{Choice, RefusalReason, Resource};
+use penstock_event_schema::flow::{FlowKey, Protocol, SlotHash};
+use penstock_event_schema::id::{DirectiveId, NetworkId, TargetSetId};
+use penstock_event_schema::message::decision::{DecisionRequest, Proposal};
+use penstock_event_schema::requirement::{
+    AnycastPolicy, Requirement, SourceSubstitution, Transform, UnknownPolicy,
+};
+use std::net::SocketAddr;
+
+/// All that a choice looks at.
+pub struct Chooser<'a> {
+    /// The configuration.
+    pub catalog: &'a Catalog,
+    /// The tables of its target sets.
+    pub tables: &'a Tables,
+    /// What is in use.
+    pub collection: &'a Collection,
+    /// The cluster's keyed hash.
+    pub hash: &'a SlotHash,
+}
+
+/// A directive in the making.
+struct Draft<'a> {
+    key: &'a FlowKey,
+    hash: u64,
+    seed: u64,
+    excluded: &'a [Resource],
+    source: SocketAddr,
+    destination: SocketAddr,
+    egress: NetworkId,
+    copies: Option<Vec<SocketAddr>>,
+    resources: Vec<Resource>,
+    choices: Vec<Choice>,
+}
+
+impl Chooser<'_> {
+    /// The proposal for a packet, as directive `id`.
+    ///
+    /// # Errors
+    /// Why there is none, and what the sender gets.
+    pub fn choose(
+        &self,
+        request: &DecisionRequest,
+        id: DirectiveId,
+        seed: u64,
+    ) -> Result<Proposal, (RefusalReason, UnknownPolicy)> {
+        let key = &request.key;
+        let requirement = self.applicable(request)?;
+        let refused = |reason| (reason, UnknownPolicy::Drop);
+        let mut draft = Draft {
+            key,
+            hash: self.hash.hash(key),
+            seed,
+            excluded: &request.excluded,
+            source: key.source_end(),
+            destination: key.destination_end(),
+            egress: key.network,
+            copies: None,
+            resources: Vec::with_capacity(2),
+            choices: Vec::with_capacity(2),
+        };
+        for step in &requirement.transform {
+            match step {
+                Transform::Anycast { target_set, policy } => {
+                    self.anycast(&mut draft, *target_set, *policy).map_err(refused)?;
+                }
+                Transform::Multicast { target_set, copies_max } => {
+                    self.multicast(&mut draft, *target_set, *copies_max).map_err(refused)?;
+                }
+                Transform::SourceSubstitution(_) => {}
+            }
+        }
+        for step in &requirement.transform {
+            if let Transform::SourceSubstitution(pool) = step {
+                self.substitute(&mut draft, pool).map_err(refused)?;
+            }
+        }
+        let network = self.catalog.network(key.network);
+        Ok(Proposal {
+            ask: request.ask,
+            tenant: network.map(|network| network.tenant.clone()).unwrap_or_default(),
+            partition: requirement.partition.clone(),
+            unknown: requirement.unknown,
+            resources: std::mem::take(&mut draft.resources),
+            choices: std::mem::take(&mut draft.choices),
+            directive: draft.directive(requirement, id).into(),
+        })
+    }
+
+    /// The requirement by which a flow may be opened.
+    fn applicable(
+        &self,
+        request: &DecisionRequest,
+    ) -> Result<&Requirement, (RefusalReason, UnknownPolicy)> {
+        if request.opening {
+            let found = self.catalog.requirement_for(&request.key);
+            return Ok(found.ok_or((RefusalReason::NoRequirement, UnknownPolicy::Drop))?);
+        }
+        Err(match self.catalog.requirement_behind(&request.key) {
+            Some(requirement) => (RefusalReason::UnknownFlow, requirement.unknown),
+            None => (RefusalReason::NoRequirement, UnknownPolicy::Drop),
+        })
+    }
+
+    fn anycast(
+        &self,
+        draft: &mut Draft<'_>,
+        set: TargetSetId,
+        policy: AnycastPolicy,
+    ) -> Result<(), RefusalReason> {
+        let table = self.tables.get(set, draft.key.source.is_ipv4()).ok_or(RefusalReason::NoTarget)?;
+        let (target, choice) = match policy {
+            AnycastPolicy::Maglev => {
+                let target =
+                    table.hashed(draft.hash, draft.excluded).ok_or(RefusalReason::NoTarget)?;
+                let choice = Choice::Maglev {
+                    generation: table.generation,
+                    hash: draft.hash,
+                    target: target.id,
+                };
+                (target, choice)
+            }
+            AnycastPolicy::LeastConnections => {
+                let (target, candidates) = table
+                    .less_loaded(draft.seed, draft.excluded, |id| self.collection.count(id))
+                    .ok_or(RefusalReason::NoTarget)?;
+                let choice = Choice::LeastConnections {
+                    generation: table.generation,
+                    seed: draft.seed,
+                    candidates,
+                    target: target.id,
+                };
+                (target, choice)
+            }
+        };
+        let set = self.catalog.target_set(set).ok_or(RefusalReason::NoTarget)?;
+        draft.egress = set.network;
+        draft.destination = draft.end(target.address, target.port);
+        draft.resources.push(Resource::Target(target.id));
+        draft.choices.push(choice);
+        Ok(())
+    }
+
+    fn multicast(
+        &self,
+        draft: &mut Draft<'_>,
+        set: TargetSetId,
+        copies_max: u16,
+    ) -> Result<(), RefusalReason> {
+        let set = self.catalog.target_set(set).ok_or(RefusalReason::NoTarget)?;
+        let is_ipv4 = draft.key.source.is_ipv4();
+        let max = if copies_max == 0 { usize::MAX } else { usize::from(copies_max) };
+        let targets = set.targets.iter().filter(|target| target.address.is_ipv4() == is_ipv4);
+        let copies: Vec<SocketAddr> =
+            targets.take(max).map(|target| draft.end(target.address, target.port)).collect();
+        if copies.is_empty() {
+            return Err(RefusalReason::NoTarget);
+        }
+        draft.egress = set.network;
+        draft.choices.push(Choice::Multicast {
+            generation: set.generation,
+            copies: copies.len() as u16,
+        });
+        draft.copies = Some(copies);
+        Ok(())
+    }
+
+    fn substitute(
+        &self,
+        draft: &mut Draft<'_>,
+        pool: &SourceSubstitution,
+    ) -> Result<(), RefusalReason> {
+        let protocol = draft.key.protocol;
+        let source = FlowKey {
+            source_port: 0,
+            destination: draft.key.source,
+            destination_port: 0,
+            ..*draft.key
+        };
+        let wanted = Wanted {
+            pool,
+            protocol,
+            own_port: draft.key.source_port,
+            toward: draft.destination,
+            source_hash: self.hash.hash(&source),
+            flow_hash: draft.hash,
+            excluded: draft.excluded,
+        };
+        let found = wanted.search(self.collection).ok_or(RefusalReason::PoolExhausted)?;
+        draft.egress = pool.egress;
+        draft.source = SocketAddr::new(found.taken.0, found.taken.1);
+        draft.resources.push(Resource::Port {
+            address: found.taken.0,
+            port: found.taken.1,
+            protocol,
+            toward: draft.destination,
+        });
+        draft.choices.push(Choice::Port {
+            start: found.start,
+            skipped: found.skipped,
+            taken: found.taken,
+        });
+        Ok(())
+    }
+}
+
+impl Draft<'_> {
+    /// The end of a target: its port, or the packet's where the target has none or where the port
+    /// is an echo identifier's place.
+    fn end(&self, address: std::net::IpAddr, port: u16) -> SocketAddr {
+        let keeps = port == 0 || self.key.protocol.is_icmp() || !has_ports(self.key.protocol);
+        SocketAddr::new(address, if keeps { self.key.destination_port } else { port })
+    }
+
+    fn directive(self, requirement: &Requirement, id: DirectiveId) -> Directive {
+        let mut ops = Vec::with_capacity(5);
+        if self.destination != self.key.destination_end() {
+            ops.push(Op::SetDestination(self.destination));
+        }
+        if self.source != self.key.source_end() {
+            ops.push(Op::SetSource(self.source));
+        }
+        ops.extend(requirement.dscp.map(Op::SetDscp));
+        if self.key.protocol == Protocol::TCP {
+            ops.extend(requirement.mss_max.map(Op::ClampMss));
+        }
+        ops.push(Op::DecrementTtl);
+        let reverse = FlowKey {
+            network: self.egress,
+            protocol: self.key.protocol,
+            source: self.destination.ip(),
+            source_port: self.destination.port(),
+            destination: self.source.ip(),
+            destination_port: self.source.port(),
+        };
+        let one_way = self.copies.is_some();
+        ops.extend(self.copies.map(Op::Replicate));
+        Directive {
+            id,
+            requirement: requirement.id,
+            generation: requirement.generation,
+            flow: *self.key,
+            reverse: (!one_way).then_some(reverse),
+            egress: self.egress,
+            ops,
+            idle_ms: requirement.idle.of(self.key.protocol),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Turns a requirement, a flow's key and what is known of resources into a directive.
+//!
+//! The machine is volatile: nothing of it is recorded, since what was decided is recorded where
+//! it counts, in the slots. What a decision looked at travels in its [`Choice`]s, and given the
+//! catalog, the collection, the flow's keyed hash and the seed, the choice is determined.
+//!
+//! - [`aggregate`] what is in use, as far as this node knows
+//! - [`ports`] the search for a free pool port
+//! - [`targets`] Maglev tables, and the less loaded of two
+//! - [`choose`] composes a requirement's chain into one directive
+//!
+//! A decision is in the collection before its reply leaves, so two decisions of this node never
+//! give out the same port. What the collection cannot know (the decisions before a restart, until
+//! the slots have told them by [`Command::Hold`]) is caught by the reverse slot, which refuses a
+//! reverse key that is taken; the slot then asks again with what was refused excluded.
+//!
+//! [`Choice`]: penstock_event_schema::event::flow::Choice
+
+pub mod aggregate;
+pub mod choose;
+pub mod ports;
+pub mod targets;
+
+use crate::machine::{Commit, Context, Machine, MachineEvent};
+use crate::network::Catalog;
+use aggregate::Collection;
+use choose::Chooser;
+use penstock_event_schema::codec::{CodecError, JournalEvent};
+use penstock_event_schema::envelope::Envelope;
+use penstock_event_schema::event::flow::{RefusalReason, Resource};
+use penstock_event_schema::event::network::NetworkEvent;
+use penstock_event_schema::flow::{FlowKey, SlotHash};
+use penstock_event_schema::id::{DirectiveId, SlotId, Time};
+use penstock_event_schema::message::decision::{DecisionReply, DecisionRequest, Proposal};
+use penstock_event_schema::requirement::UnknownPolicy;
+use penstock_event_schema::topic::Topic;
+use std::convert::Infallible;
+use std::sync::Arc;
+use targets::{MAGLEV_SIZE, Tables};
+
+/// What a decision node is told at its start.
+#[derive(Clone)]
+pub struct DecisionSetup {
+    /// The cluster's keyed hash.
+    pub hash: SlotHash,
+    /// The first directive number to give out; above all that any start of this node ever gave.
+    pub first: DirectiveId,
+    /// Places of a Maglev table; a prime.
+    pub maglev_size: u32,
+}
+
+impl DecisionSetup {
+    /// With tables of the size that the paper calls large.
+    pub fn new(hash: SlotHash, first: DirectiveId) -> DecisionSetup {
+        DecisionSetup { hash, first, maglev_size: MAGLEV_SIZE }
+    }
+}
+
+/// What can be asked of [`Decision`].
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// The configuration has changed.
+    Configure(NetworkEvent),
+    /// A slot knows nothing of a packet's key.
+    Decide {
+        /// The slot; the reply goes there.
+        from: SlotId,
+        /// What it asks.
+        request: DecisionRequest,
+    },
+    /// What a directive holds is free.
+    Release {
+        /// The directive.
+        directive: DirectiveId,
+        /// What it held.
+        resources: Vec<Resource>,
+    },
+    /// A slot has a flow of this directive, decided before this start.
+    Hold {
+        /// The directive.
+        directive: DirectiveId,
+        /// What it holds.
+        resources: Vec<Resource>,
+    },
+}
+
+/// What can have happened to [`Decision`]. None of it is recorded.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The configuration has changed.
+    Configured(NetworkEvent),
+    /// A directive was proposed.
+    Proposed {
+        /// Who asked.
+        to: SlotId,
+        /// The answer.
+        proposal: Arc<Proposal>,
+    },
+    /// No directive could be given.
+    Refused {
+        /// Who asked.
+        to: SlotId,
+        /// The key that was asked for.
+        key: FlowKey,
+        /// The question.
+        ask: u64,
+        /// Why.
+        reason: RefusalReason,
+        /// What the sender gets.
+        policy: UnknownPolicy,
+    },
+    /// What a directive held is free.
+    Released(DirectiveId),
+    /// A directive holds this.
+    Held {
+        /// The directive.
+        directive: DirectiveId,
+        /// What it holds.
+        resources: Vec<Resource>,
+    },
+}
+
+/// The event of a record that is never written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrecorded {}
+
+impl JournalEvent for Unrecorded {
+    // No record of this topic is ever made of it.
+    const TOPIC: Topic = Topic::Flow;
+
+    fn kind(&self) -> &'static str {
+        match *self {}
+    }
+
+    fn subject(&self) -> (&str, &str) {
+        match *self {}
+    }
+
+    fn encode(&self, _out: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    fn decode(envelope: &Envelope, _value: &[u8]) -> Result<Unrecorded, CodecError> {
+        Err(CodecError::UnknownKind { id: envelope.id(), kind: envelope.kind.to_string() })
+    }
+}
+
+impl MachineEvent for Event {
+    type Recorded = Unrecorded;
+
+    fn recorded(&self) -> Option<&Unrecorded> {
+        None
+    }
+
+    fn from_recorded(recorded: Unrecorded) -> Event {
+        match recorded {}
+    }
+}
+
+/// What [`Decision`] wants done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Answer a slot.
+    Reply {
+        /// The slot.
+        to: SlotId,
+        /// The answer.
+        reply: DecisionReply,
+    },
+}
+
+/// The machine; see the module.
+pub struct Decision {
+    setup: DecisionSetup,
+    catalog: Catalog,
+    tables: Tables,
+    collection: Collection,
+    next: DirectiveId,
+}
+
+impl Decision {
+    /// With an empty catalog and nothing in use.
+    pub fn new(setup: DecisionSetup) -> Decision {
+        Decision {
+            catalog: Catalog::new(),
+            tables: Tables::new(setup.maglev_size),
+            collection: Collection::new(setup.hash.clone()),
+            next: setup.first,
+            setup,
+        }
+    }
+
+    /// The configuration that decisions follow.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// What is in use, as far as this node knows.
+    pub fn collection(&self) -> &Collection {
+        &self.collection
+    }
+}
+
+impl Machine for Decision {
+    type Command = Command;
+    type Event = Event;
+    type Effect = Effect;
+    type Refusal = Infallible;
+
+    fn decide(&self, command: Command, context: &Context) -> Result<Option<Event>, Infallible> {
+        Ok(Some(match command {
+            Command::Configure(event) => Event::Configured(event),
+            Command::Decide { from, request } => {
+                let chooser = Chooser {
+                    catalog: &self.catalog,
+                    tables: &self.tables,
+                    collection: &self.collection,
+                    hash: &self.setup.hash,
+                };
+                match chooser.choose(&request, self.next, context.seed) {
+                    Ok(proposal) => Event::Proposed { to: from, proposal: Arc::new(proposal) },
+                    Err((reason, policy)) => Event::Refused {
+                        to: from,
+                        key: request.key,
+                        ask: request.ask,
+                        reason,
+                        policy,
+                    },
+                }
+            }
+            Command::Release { directive, .. } => {
+                if !self.collection.holds(directive) {
+                    return Ok(None);
+                }
+                Event::Released(directive)
+            }
+            Command::Hold { directive, resources } => {
+                if self.collection.holds(directive) {
+                    return Ok(None);
+                }
+                Event::Held { directive, resources }
+            }
+        }))
+    }
+
+    fn commit(&self, _event: &Event) -> Commit {
+        Commit::Volatile
+    }
+
+    fn evolve(&mut self, event: &Event, _at: Time) {
+        match event {
+            Event::Configured(event) => {
+                self.catalog.evolve(event);
+                self.tables.follow(&self.catalog, event);
+            }
+            Event::Proposed { proposal, .. } => {
+                self.next = DirectiveId(self.next.0 + 1);
+                self.collection.hold(proposal.directive.id, &proposal.resources);
+            }
+            Event::Refused { .. } => {}
+            Event::Released(directive) => self.collection.release(*directive),
+            Event::Held { directive, resources } => self.collection.hold(*directive, resources),
+        }
+    }
+
+    fn effects(&self, event: &Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Proposed { to, proposal } => out.push(Effect::Reply {
+                to: *to,
+                reply: DecisionReply::Propose(Arc::clone(proposal)),
+            }),
+            Event::Refused { to, key, ask, reason, policy } => out.push(Effect::Reply {
+                to: *to,
+                reply: DecisionReply::Refuse {
+                    key: *key,
+                    ask: *ask,
+                    reason: *reason,
+                    policy: *policy,
+                },
+            }),
+            Event::Configured(_) | Event::Released(_) | Event::Held { .. } => {}
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        None
+    }
+
+    fn due(&self, _now: Time, _limit: usize, _out: &mut Vec<Command>) {}
+
+    fn recorded_state(&self, _out: &mut Vec<u8>) {}
+}

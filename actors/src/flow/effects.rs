@@ -1,0 +1,163 @@
+//! What follows outside from each event of a slot, computed right after the event has changed the
+//! state.
+
+use super::protocol::{Effect, Event};
+use super::record::{Flow, Opening, Phase};
+use super::slot::Slot;
+use super::table::Found;
+use penstock_event_schema::directive::Directive;
+use penstock_event_schema::event::flow::FlowEvent;
+use penstock_event_schema::flow::FlowKey;
+use penstock_event_schema::id::ShardId;
+use penstock_event_schema::message::decision::{DecisionRequest, Proposal};
+use penstock_event_schema::message::report::ActivityReport;
+use penstock_event_schema::message::tracker::{BindOutcome, DirectiveReply, TrackerMessage};
+use std::sync::Arc;
+
+impl Slot {
+    pub(super) fn effects_of(&self, event: &Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Recorded(event) => self.recorded_effects(event, out),
+            Event::Reopened { closed, request } => {
+                self.recorded_effects(closed, out);
+                out.push(Effect::AskAgain(request.clone()));
+            }
+            Event::Answered(effect) => out.push(effect.clone()),
+            Event::Asked { request, .. } => {
+                if let Found::Opening(_, opening) = self.find(&request.key) {
+                    out.push(self.decision_request(opening));
+                }
+            }
+            Event::Proposed(proposal) => out.extend(self.bind_effect(proposal)),
+            Event::Retried { flow, .. } => {
+                self.drop_proposal(self.left.proposal.as_deref(), out);
+                if let Found::Opening(_, opening) = self.find(flow) {
+                    out.push(self.decision_request(opening));
+                }
+            }
+            Event::Refused { key, reason, policy } => {
+                let Some(opening) = &self.left.opening else { return };
+                self.drop_proposal(proposal_of(opening), out);
+                out.extend(opening.waiting.iter().map(|shard| Effect::Answer {
+                    shard: *shard,
+                    reply: DirectiveReply::Refuse { key: *key, reason: *reason, policy: *policy },
+                }));
+            }
+            // Who waited has given up by now, or asks again with the next packet.
+            Event::Abandoned(_) => {
+                self.drop_proposal(self.left.opening.as_ref().and_then(proposal_of), out);
+            }
+            Event::Doubted(reverse) => {
+                if let Found::Binding(_, binding) = self.find(reverse) {
+                    let Directive { id: directive, flow, .. } = *binding.directive;
+                    let message = TrackerMessage::Doubt { flow, reverse: *reverse, directive };
+                    out.push(self.tell(&flow, message));
+                }
+            }
+            Event::Reported(report) => out.extend(self.relay_effect(report)),
+            Event::Joined(_) | Event::Confirmed(_) | Event::Relayed { .. } | Event::Rearmed(_) => {}
+        }
+    }
+
+    fn recorded_effects(&self, event: &FlowEvent, out: &mut Vec<Effect>) {
+        match event {
+            FlowEvent::ReverseBound(bound) => {
+                out.extend(self.bind_answer(&bound.directive, BindOutcome::Bound));
+                if let Some(opening) = &self.left.opening {
+                    self.drop_proposal(proposal_of(opening), out);
+                    answer_all(opening, &bound.directive, out);
+                }
+            }
+            FlowEvent::FlowOpened(opened) => {
+                if let Some(opening) = &self.left.opening {
+                    answer_all(opening, &opened.directive, out);
+                }
+                if let Some(reverse) = opened.directive.reverse {
+                    let directive = opened.directive.id;
+                    out.push(self.tell(&reverse, TrackerMessage::Confirm { reverse, directive }));
+                }
+            }
+            FlowEvent::FlowClosed(closed) => {
+                out.push(Effect::Invalidate(vec![closed.flow]));
+                if let Some(flow) = &self.left.flow {
+                    self.free(flow, out);
+                }
+            }
+            FlowEvent::ReverseReleased(released) => {
+                out.push(Effect::Invalidate(vec![released.reverse]));
+            }
+        }
+    }
+
+    /// The reverse key first: the decision node may give the port out as soon as it hears of it.
+    fn free(&self, flow: &Flow, out: &mut Vec<Effect>) {
+        let directive = flow.directive.id;
+        if let Some(reverse) = flow.directive.reverse {
+            out.push(self.tell(&reverse, TrackerMessage::Release { reverse, directive }));
+        }
+        if !flow.resources.is_empty() {
+            out.push(Effect::Release { directive, resources: flow.resources.to_vec() });
+        }
+    }
+
+    fn decision_request(&self, opening: &Opening) -> Effect {
+        Effect::AskDecision {
+            from: self.setup.id,
+            request: DecisionRequest {
+                key: opening.key,
+                ask: opening.ask,
+                opening: opening.may_open,
+                excluded: opening.excluded.clone(),
+            },
+        }
+    }
+
+    fn bind_effect(&self, proposal: &Proposal) -> Option<Effect> {
+        let message = TrackerMessage::Bind {
+            directive: Arc::clone(&proposal.directive),
+            tenant: proposal.tenant.clone(),
+            partition: proposal.partition.clone(),
+        };
+        Some(self.tell(&proposal.directive.reverse?, message))
+    }
+
+    /// Lets go of a proposal that its opening does not want any more. The reverse slot may have
+    /// bound it or not; it knows which.
+    fn drop_proposal(&self, proposal: Option<&Proposal>, out: &mut Vec<Effect>) {
+        let Some(proposal) = proposal else { return };
+        let directive = proposal.directive.id;
+        if let Some(reverse) = proposal.directive.reverse {
+            out.push(self.tell(&reverse, TrackerMessage::Release { reverse, directive }));
+        }
+        out.push(release(proposal));
+    }
+
+    /// What a shard saw of a reverse direction counts at the forward slot.
+    fn relay_effect(&self, report: &ActivityReport) -> Option<Effect> {
+        let Found::Binding(_, binding) = self.find(&report.key) else { return None };
+        let Directive { id: directive, flow, .. } = *binding.directive;
+        let report = report.clone();
+        Some(self.tell(&flow, TrackerMessage::Relay { flow, directive, report }))
+    }
+}
+
+fn proposal_of(opening: &Opening) -> Option<&Proposal> {
+    match &opening.phase {
+        Phase::Binding(proposal) => Some(proposal),
+        Phase::Asking => None,
+    }
+}
+
+fn answer_all(opening: &Opening, directive: &Arc<Directive>, out: &mut Vec<Effect>) {
+    out.extend(opening.waiting.iter().map(|shard| install(&opening.key, directive, *shard)));
+}
+
+pub(super) fn install(key: &FlowKey, directive: &Arc<Directive>, shard: ShardId) -> Effect {
+    let reply = DirectiveReply::Install { key: *key, directive: Arc::clone(directive) };
+    Effect::Answer { shard, reply }
+}
+
+pub(super) fn release(proposal: &Proposal) -> Effect {
+    let resources = proposal.resources.clone();
+    Effect::Release { directive: proposal.directive.id, resources }
+}

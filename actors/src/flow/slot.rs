@@ -1,0 +1,397 @@
+//! The machine of one hash range of flow keys. The protocol and why it is right: see
+//! [the module above](super).
+
+use super::connection::Connection;
+use super::protocol::{Command, Effect, Event, SlotRefusal, SlotSetup, Timer};
+use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject};
+use super::table::{Found, Removed, Table};
+use super::tally::{Tallies, Tally};
+use crate::machine::{Commit, Context, Machine};
+use penstock_event_schema::directive::{Direction, Directive};
+use penstock_event_schema::event::flow::{
+    FlowEvent, FlowOpened, Resource, ReverseBound, Trackers,
+};
+use penstock_event_schema::flow::FlowKey;
+use penstock_event_schema::id::{DirectiveId, RequirementId, SlotId, TargetId, Time};
+use penstock_event_schema::message::decision::Proposal;
+use penstock_event_schema::message::report::ActivityReport;
+use penstock_event_schema::message::tracker::{DirectiveRequest, TrackerMessage};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The machine; see the module.
+pub struct Slot {
+    pub(super) setup: SlotSetup,
+    pub(super) table: Table,
+    subjects: Shared<Subject>,
+    trackers: Shared<Trackers>,
+    tallies: Tallies,
+    /// What the last event took away, for its effects.
+    pub(super) left: Left,
+    /// Timers run from the recovery on.
+    awake: bool,
+}
+
+/// What an event took away.
+#[derive(Default)]
+pub(super) struct Left {
+    pub(super) flow: Option<Flow>,
+    pub(super) opening: Option<Opening>,
+    /// The proposal that a retried opening had.
+    pub(super) proposal: Option<Arc<Proposal>>,
+}
+
+impl Slot {
+    /// Without any flow.
+    pub fn new(setup: SlotSetup) -> Slot {
+        Slot {
+            setup,
+            table: Table::default(),
+            subjects: Shared::default(),
+            trackers: Shared::default(),
+            tallies: Tallies::default(),
+            left: Left::default(),
+            awake: false,
+        }
+    }
+
+    /// Which hash range it is.
+    pub fn id(&self) -> SlotId {
+        self.setup.id
+    }
+
+    /// Live flows.
+    pub fn flow_count(&self) -> usize {
+        self.table.flows.len()
+    }
+
+    /// Reverse keys held.
+    pub fn binding_count(&self) -> usize {
+        self.table.bindings.len()
+    }
+
+    /// Openings in progress.
+    pub fn opening_count(&self) -> usize {
+        self.table.openings.len()
+    }
+
+    /// The flow whose forward key this is.
+    pub fn flow(&self, key: &FlowKey) -> Option<FlowView> {
+        let at = self.table.flow_at(&self.setup.hash, key)?;
+        self.table.flows.get(at).map(Flow::view)
+    }
+
+    /// The directive whose reverse key this is; the flow itself is in the slot of its forward key.
+    pub fn bound(&self, reverse: &FlowKey) -> Option<&Arc<Directive>> {
+        match self.table.find(&self.setup.hash, reverse) {
+            Found::Binding(_, binding) => Some(&binding.directive),
+            _ => None,
+        }
+    }
+
+    /// All live flows in the order of their forward keys.
+    pub fn flows(&self) -> impl Iterator<Item = FlowView> + '_ {
+        let sorted: BTreeMap<FlowKey, u32> =
+            self.table.flows.iter().map(|(at, flow)| (flow.directive.flow, at)).collect();
+        sorted.into_values().filter_map(|at| self.table.flows.get(at)).map(Flow::view)
+    }
+
+    /// What live flows hold, in the order of their directives: what a decision node that has
+    /// started anew must be told before it decides.
+    pub fn held(&self) -> Vec<(DirectiveId, Vec<Resource>)> {
+        let held = |(_, flow): (u32, &Flow)| (flow.directive.id, flow.resources.to_vec());
+        let mut all: Vec<_> = self.table.flows.iter().map(held).collect();
+        all.sort_by_key(|(directive, _)| *directive);
+        all
+    }
+
+    /// How many flows there are and were, by requirement.
+    pub fn tallies_by_requirement(&self) -> impl Iterator<Item = (RequirementId, Tally)> + '_ {
+        self.tallies.requirements.iter().map(|(id, tally)| (*id, *tally))
+    }
+
+    /// The same by target.
+    pub fn tallies_by_target(&self) -> impl Iterator<Item = (TargetId, Tally)> + '_ {
+        self.tallies.targets.iter().map(|(id, tally)| (*id, *tally))
+    }
+
+    pub(super) fn find(&self, key: &FlowKey) -> Found<'_> {
+        self.table.find(&self.setup.hash, key)
+    }
+
+    pub(super) fn tell(&self, key: &FlowKey, message: TrackerMessage) -> Effect {
+        Effect::Tell { to: self.setup.hash.slot(key), message }
+    }
+
+    /// Sets a record's timer to the time at which it is next to be looked at.
+    fn rearm(&mut self, timer: Timer) {
+        let limits = &self.setup.limits;
+        let at = match timer {
+            Timer::Flow(at) => self.table.flows.get(at).map(|flow| flow.end(limits).0),
+            Timer::Binding(at) => self.table.bindings.get(at).map(|b| b.doubted_at(limits)),
+            Timer::Opening(_) => None,
+        };
+        if let Some(at) = at.filter(|_| self.awake) {
+            self.table.arm(timer, at);
+        }
+    }
+
+    fn evolve_recorded(&mut self, event: &FlowEvent, at: Time) {
+        match event {
+            FlowEvent::ReverseBound(bound) => self.evolve_bound(bound, at),
+            FlowEvent::FlowOpened(opened) => self.evolve_opened(opened, at),
+            FlowEvent::FlowClosed(closed) => self.take_out(&closed.flow),
+            FlowEvent::ReverseReleased(released) => self.take_out(&released.reverse),
+        }
+    }
+
+    fn evolve_bound(&mut self, bound: &ReverseBound, at: Time) {
+        let Some(reverse) = bound.directive.reverse else { return };
+        // An opening of this very key gives way: its packets belong to the flow that is bound.
+        self.take_out(&reverse);
+        let binding = Binding {
+            directive: Arc::clone(&bound.directive),
+            subject: self.subject(&bound.tenant, &bound.partition),
+            bound: at,
+            confirmed: false,
+            heard: at,
+            armed: Time::MAX,
+        };
+        let place = self.table.add_binding(&self.setup.hash, reverse, binding);
+        self.rearm(Timer::Binding(place));
+    }
+
+    fn evolve_opened(&mut self, opened: &FlowOpened, at: Time) {
+        self.take_out(&opened.directive.flow);
+        let Trackers { forward, reverse } = &opened.trackers;
+        let flow = Flow {
+            directive: Arc::clone(&opened.directive),
+            resources: opened.resources.as_slice().into(),
+            choices: opened.choices.as_slice().into(),
+            trackers: self.trackers.get(
+                |held| (&held.forward, &held.reverse).cmp(&(forward, reverse)),
+                || opened.trackers.clone(),
+            ),
+            unknown: opened.unknown,
+            subject: self.subject(&opened.tenant, &opened.partition),
+            opened: at,
+            live: Live::new(at),
+        };
+        self.tallies.open(opened.directive.requirement, &opened.resources, self.awake);
+        let place = self.table.add_flow(&self.setup.hash, flow);
+        self.rearm(Timer::Flow(place));
+    }
+
+    fn subject(&mut self, tenant: &str, partition: &str) -> Arc<Subject> {
+        self.subjects.get(
+            |held| (held.tenant.as_str(), held.partition.as_str()).cmp(&(tenant, partition)),
+            || Subject { tenant: tenant.to_owned(), partition: partition.to_owned() },
+        )
+    }
+
+    fn take_out(&mut self, key: &FlowKey) {
+        match self.table.remove(&self.setup.hash, key) {
+            Removed::Flow(flow) => {
+                self.tallies.close(flow.directive.requirement, &flow.resources, self.awake);
+                self.left.flow = Some(flow);
+            }
+            Removed::Opening(opening) => self.left.opening = Some(opening),
+            Removed::Binding | Removed::Nothing => {}
+        }
+    }
+
+    fn opening_mut(&mut self, key: &FlowKey) -> Option<&mut Opening> {
+        let Found::Opening(at, _) = self.find(key) else { return None };
+        self.table.openings.get_mut(at)
+    }
+
+    fn binding_mut(&mut self, key: &FlowKey) -> Option<(Timer, &mut Binding)> {
+        let Found::Binding(at, _) = self.find(key) else { return None };
+        Some((Timer::Binding(at), self.table.bindings.get_mut(at)?))
+    }
+
+    fn evolve_asked(&mut self, request: &DirectiveRequest, ask: u64, at: Time) {
+        if let Some(opening) = self.opening_mut(&request.key) {
+            opening.may_open = request.opening;
+            opening.ask = ask;
+            if !opening.waiting.contains(&request.shard) {
+                opening.waiting.push(request.shard);
+            }
+            return;
+        }
+        let opening = Opening {
+            key: request.key,
+            may_open: request.opening,
+            waiting: vec![request.shard],
+            phase: Phase::Asking,
+            ask,
+            excluded: Vec::new(),
+            refused: 0,
+            deadline: at.plus_ms(self.setup.limits.opening_ms_max),
+        };
+        self.table.add_opening(&self.setup.hash, opening);
+    }
+
+    fn evolve_retried(&mut self, flow: &FlowKey, ask: u64) {
+        let Some(opening) = self.opening_mut(flow) else { return };
+        opening.ask = ask;
+        opening.refused = opening.refused.saturating_add(1);
+        if let Phase::Binding(proposal) = std::mem::replace(&mut opening.phase, Phase::Asking) {
+            opening.excluded.extend(colliding(&proposal.resources));
+            self.left.proposal = Some(proposal);
+        }
+    }
+
+    fn evolve_reported(&mut self, flow: &FlowKey, direction: Direction, report: &ActivityReport, at: Time) {
+        let Found::Flow(place, _) = self.find(flow) else { return };
+        let limits = self.setup.limits;
+        let Some(flow) = self.table.flows.get_mut(place) else { return };
+        flow.report(direction, report, at);
+        // Only an end that has come nearer moves the timer; all else waits until it is due.
+        if flow.end(&limits).0 < flow.live.armed {
+            self.rearm(Timer::Flow(place));
+        }
+    }
+}
+
+/// What another candidate must avoid: the port where there is one, since that alone collided;
+/// else the target.
+fn colliding(resources: &[Resource]) -> Vec<Resource> {
+    let is_port = |resource: &&Resource| matches!(resource, Resource::Port { .. });
+    if resources.iter().any(|resource| is_port(&resource)) {
+        resources.iter().filter(is_port).cloned().collect()
+    } else {
+        resources.to_vec()
+    }
+}
+
+impl Machine for Slot {
+    type Command = Command;
+    type Event = Event;
+    type Effect = Effect;
+    type Refusal = SlotRefusal;
+
+    fn decide(&self, command: Command, context: &Context) -> Result<Option<Event>, SlotRefusal> {
+        self.decide_command(command, context)
+    }
+
+    fn commit(&self, event: &Event) -> Commit {
+        match event {
+            Event::Recorded(_) | Event::Reopened { .. } => Commit::Quorum,
+            _ => Commit::Volatile,
+        }
+    }
+
+    fn evolve(&mut self, event: &Event, at: Time) {
+        self.left = Left::default();
+        match event {
+            Event::Recorded(event) | Event::Reopened { closed: event, .. } => {
+                self.evolve_recorded(event, at);
+            }
+            Event::Answered(_) => {}
+            Event::Asked { request, ask } => self.evolve_asked(request, *ask, at),
+            Event::Joined(request) => {
+                if let Some(opening) = self.opening_mut(&request.key) {
+                    opening.waiting.push(request.shard);
+                }
+            }
+            Event::Proposed(proposal) => {
+                if let Some(opening) = self.opening_mut(&proposal.directive.flow) {
+                    opening.phase = Phase::Binding(Arc::clone(proposal));
+                }
+            }
+            Event::Retried { flow, ask } => self.evolve_retried(flow, *ask),
+            Event::Refused { key, .. } | Event::Abandoned(key) => self.take_out(key),
+            Event::Confirmed(reverse) => {
+                if let Some((_, binding)) = self.binding_mut(reverse) {
+                    binding.confirmed = true;
+                    binding.heard = at;
+                }
+            }
+            Event::Doubted(reverse) => {
+                if let Some((timer, binding)) = self.binding_mut(reverse) {
+                    // Until the answer it counts as unconfirmed, so that the doubt is repeated.
+                    binding.confirmed = false;
+                    binding.heard = at;
+                    self.rearm(timer);
+                }
+            }
+            Event::Reported(report) => {
+                if let Some((_, binding)) = self.binding_mut(&report.key) {
+                    if binding.confirmed {
+                        binding.heard = at;
+                    }
+                } else {
+                    self.evolve_reported(&report.key, Direction::Forward, report, at);
+                }
+            }
+            Event::Relayed { flow, report } => {
+                self.evolve_reported(flow, Direction::Reverse, report, at);
+            }
+            Event::Rearmed(timer) => self.rearm(*timer),
+        }
+    }
+
+    fn effects(&self, event: &Event, out: &mut Vec<Effect>) {
+        self.effects_of(event, out);
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.table.next_timeout()
+    }
+
+    fn due(&self, now: Time, limit: usize, out: &mut Vec<Command>) {
+        out.extend(self.table.due(now).take(limit).map(Command::Due));
+    }
+
+    /// Flows go on as established and as if just heard of, bindings as not yet confirmed. Doubts
+    /// of all bindings at once would be a burst, so they are spread over eight times
+    /// `bind_ms_max`.
+    fn resume(&mut self, now: Time) {
+        self.awake = true;
+        let limits = self.setup.limits;
+        let flows: Vec<u32> = self.table.flows.iter().map(|(at, _)| at).collect();
+        for place in flows {
+            if let Some(flow) = self.table.flows.get_mut(place) {
+                flow.live.last_seen = now;
+                flow.live.changed = now;
+                flow.live.connection = Connection::established();
+            }
+            self.rearm(Timer::Flow(place));
+        }
+        let bindings: Vec<u32> = self.table.bindings.iter().map(|(at, _)| at).collect();
+        for place in bindings {
+            if let Some(binding) = self.table.bindings.get_mut(place) {
+                let spread_ms = u64::from(place % 64) * limits.bind_ms_max / 8;
+                binding.confirmed = false;
+                binding.heard = now.plus_ms(spread_ms);
+            }
+            self.rearm(Timer::Binding(place));
+        }
+    }
+
+    /// One line of JSON per flow and per binding, in the order of their keys.
+    fn recorded_state(&self, out: &mut Vec<u8>) {
+        let mut sorted: BTreeMap<FlowKey, Timer> = BTreeMap::new();
+        sorted.extend(self.table.flows.iter().map(|(at, flow)| (flow.directive.flow, Timer::Flow(at))));
+        let reverse = |(at, binding): (u32, &Binding)| {
+            Some((binding.directive.reverse?, Timer::Binding(at)))
+        };
+        sorted.extend(self.table.bindings.iter().filter_map(reverse));
+        for place in sorted.into_values() {
+            let written = match place {
+                Timer::Flow(at) => {
+                    self.table.flows.get(at).map(|flow| serde_json::to_writer(&mut *out, &flow.recorded()))
+                }
+                Timer::Binding(at) => self
+                    .table
+                    .bindings
+                    .get(at)
+                    .map(|binding| serde_json::to_writer(&mut *out, &binding.recorded())),
+                Timer::Opening(_) => None,
+            };
+            written.transpose().expect("records are plain data, and a Vec takes all bytes");
+            out.push(b'\n');
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The sides of the seam [`Journal`](crate::seam::Journal).
+//!
+//! | side | for |
+//! |---|---|
+//! | [`embedded`] | one node: RocksDB and two threads, no broker |
+//! | [`simulated`] | tests and the simulation: pure, deterministic, with faults |
+//! | [`none`] | machines that record nothing |
+//!
+//! [`rate`] measures how many records a second go through drivers and the embedded one.
+//!
+//! `tests/journal_contract.rs` holds the first two to the same promises.
+
+mod commit;
+pub mod embedded;
+pub mod none;
+pub mod rate;
+pub mod simulated;
+pub mod store;

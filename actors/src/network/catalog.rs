@@ -1,0 +1,369 @@
+//! The view of all objects by number and by name, built from what the network machine publishes.
+//!
+//! An event that comes twice or late changes nothing: an object only moves to higher generations,
+//! and a number that was removed never comes back. So it does not matter how often events are
+//! delivered, as long as each arrives once.
+
+use super::index::Index;
+use super::spec::{
+    EndpointSpec, Kind, MatchSpec, NetworkSpec, RequirementSpec, Spec, TargetSetSpec, TargetSpec,
+    TransformSpec,
+};
+use penstock_event_schema::event::network::{NetworkEvent, Removed};
+use penstock_event_schema::flow::FlowKey;
+use penstock_event_schema::id::{
+    EndpointId, Generation, NetworkId, RequirementId, TargetId, TargetSetId,
+};
+use penstock_event_schema::network::{Endpoint, Network, TargetSet};
+use penstock_event_schema::requirement::{Match, Requirement, Transform};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// An object with a number, a name and a generation.
+pub(super) trait Object {
+    fn number(&self) -> u32;
+    fn name(&self) -> &str;
+    fn generation(&self) -> Generation;
+}
+
+macro_rules! object {
+    ($($name:ty),*) => {$(
+        impl Object for $name {
+            fn number(&self) -> u32 {
+                u32::from(self.id.0)
+            }
+            fn name(&self) -> &str {
+                &self.name
+            }
+            fn generation(&self) -> Generation {
+                self.generation
+            }
+        }
+    )*};
+}
+object!(Network, Endpoint, TargetSet, Requirement);
+
+/// All objects of one kind.
+#[derive(Clone, Debug)]
+pub(super) struct Objects<T> {
+    by_number: BTreeMap<u32, Arc<T>>,
+    numbers: BTreeMap<String, u32>,
+    /// One above the highest number ever given out.
+    next: u32,
+}
+
+impl<T> Default for Objects<T> {
+    fn default() -> Self {
+        Objects { by_number: BTreeMap::new(), numbers: BTreeMap::new(), next: 1 }
+    }
+}
+
+/// What a definition or removal did to the objects of a kind.
+enum Change<T> {
+    /// Nothing: it was old news.
+    Stale,
+    /// This object stood there before, if any did.
+    Done(Option<Arc<T>>),
+}
+
+impl<T: Object + Clone> Objects<T> {
+    fn define(&mut self, object: &T) -> Change<T> {
+        let number = object.number();
+        match self.by_number.get(&number) {
+            Some(held) if held.generation() > object.generation() => return Change::Stale,
+            None if number < self.next => return Change::Stale,
+            _ => {}
+        }
+        self.next = self.next.max(number.saturating_add(1));
+        self.numbers.insert(object.name().to_owned(), number);
+        Change::Done(self.by_number.insert(number, Arc::new(object.clone())))
+    }
+
+    fn remove(&mut self, removed: &Removed) -> Change<T> {
+        self.next = self.next.max(removed.id.saturating_add(1));
+        let Some(held) = self.by_number.remove(&removed.id) else { return Change::Stale };
+        if self.numbers.get(held.name()) == Some(&removed.id) {
+            self.numbers.remove(held.name());
+        }
+        Change::Done(Some(held))
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<&Arc<T>> {
+        self.by_number.get(self.numbers.get(name)?)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    pub(super) fn next(&self) -> u32 {
+        self.next
+    }
+
+    fn get(&self, number: u32) -> Option<&Arc<T>> {
+        self.by_number.get(&number)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.by_number.values()
+    }
+}
+
+/// All networks, endpoints, target sets and requirements.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    pub(super) networks: Objects<Network>,
+    pub(super) endpoints: Objects<Endpoint>,
+    pub(super) target_sets: Objects<TargetSet>,
+    pub(super) requirements: Objects<Requirement>,
+    /// One above the highest target number ever given out.
+    next_target: u32,
+    pub(super) index: Index,
+}
+
+impl Catalog {
+    /// An empty catalog.
+    pub fn new() -> Catalog {
+        Catalog::default()
+    }
+
+    /// Takes what was published. Total, and the same event twice is the same as once.
+    pub fn evolve(&mut self, event: &NetworkEvent) {
+        match event {
+            NetworkEvent::NetworkDefined(network) => {
+                self.networks.define(network);
+            }
+            NetworkEvent::EndpointDefined(endpoint) => {
+                if let Change::Done(before) = self.endpoints.define(endpoint) {
+                    self.index.exchange_endpoint(before.as_deref(), Some(endpoint));
+                }
+            }
+            NetworkEvent::TargetSetDefined(set) => {
+                let highest = set.targets.iter().map(|target| target.id.0).max().unwrap_or(0);
+                self.next_target = self.next_target.max(highest.saturating_add(1));
+                if let Change::Done(before) = self.target_sets.define(set) {
+                    self.index.exchange_target_set(before.as_deref(), Some(set));
+                }
+            }
+            NetworkEvent::RequirementDefined(requirement) => {
+                if let Change::Done(before) = self.requirements.define(requirement) {
+                    self.index.exchange_requirement(before.as_deref(), Some(requirement));
+                }
+            }
+            NetworkEvent::NetworkRemoved(removed) => {
+                self.networks.remove(removed);
+            }
+            NetworkEvent::EndpointRemoved(removed) => {
+                if let Change::Done(before) = self.endpoints.remove(removed) {
+                    self.index.exchange_endpoint(before.as_deref(), None);
+                }
+            }
+            NetworkEvent::TargetSetRemoved(removed) => {
+                if let Change::Done(before) = self.target_sets.remove(removed) {
+                    self.index.exchange_target_set(before.as_deref(), None);
+                }
+            }
+            NetworkEvent::RequirementRemoved(removed) => {
+                if let Change::Done(before) = self.requirements.remove(removed) {
+                    self.index.exchange_requirement(before.as_deref(), None);
+                }
+            }
+        }
+    }
+
+    /// Events that make an empty catalog hold these objects: what a newcomer is told. In the
+    /// order of references, and of numbers within a kind, which [`Catalog::evolve`] needs.
+    pub fn snapshot(&self) -> Vec<NetworkEvent> {
+        let mut events = Vec::new();
+        let Catalog { networks, target_sets, endpoints, requirements, .. } = self;
+        events.extend(networks.iter().map(|o| NetworkEvent::NetworkDefined((**o).clone())));
+        events.extend(target_sets.iter().map(|o| NetworkEvent::TargetSetDefined((**o).clone())));
+        events.extend(endpoints.iter().map(|o| NetworkEvent::EndpointDefined((**o).clone())));
+        events.extend(requirements.iter().map(|o| NetworkEvent::RequirementDefined((**o).clone())));
+        events
+    }
+
+    /// The first numbers that were never given out: networks, endpoints, target sets,
+    /// requirements, targets.
+    pub fn next_numbers(&self) -> [u32; 5] {
+        [
+            self.networks.next,
+            self.endpoints.next,
+            self.target_sets.next,
+            self.requirements.next,
+            self.next_target.max(1),
+        ]
+    }
+
+    /// The first target number that was never given out.
+    pub(super) fn next_target(&self) -> TargetId {
+        TargetId(self.next_target.max(1))
+    }
+
+    /// A network by number.
+    pub fn network(&self, id: NetworkId) -> Option<&Arc<Network>> {
+        self.networks.get(id.0)
+    }
+
+    /// An endpoint by number.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(id.0)
+    }
+
+    /// A target set by number.
+    pub fn target_set(&self, id: TargetSetId) -> Option<&Arc<TargetSet>> {
+        self.target_sets.get(id.0)
+    }
+
+    /// A requirement by number.
+    pub fn requirement(&self, id: RequirementId) -> Option<&Arc<Requirement>> {
+        self.requirements.get(u32::from(id.0))
+    }
+
+    /// A network by name.
+    pub fn network_named(&self, name: &str) -> Option<&Arc<Network>> {
+        self.networks.named(name)
+    }
+
+    /// An endpoint by name.
+    pub fn endpoint_named(&self, name: &str) -> Option<&Arc<Endpoint>> {
+        self.endpoints.named(name)
+    }
+
+    /// A target set by name.
+    pub fn target_set_named(&self, name: &str) -> Option<&Arc<TargetSet>> {
+        self.target_sets.named(name)
+    }
+
+    /// A requirement by name.
+    pub fn requirement_named(&self, name: &str) -> Option<&Arc<Requirement>> {
+        self.requirements.named(name)
+    }
+
+    /// All networks by rising number.
+    pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        self.networks.iter()
+    }
+
+    /// All endpoints by rising number.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.iter()
+    }
+
+    /// All target sets by rising number.
+    pub fn target_sets(&self) -> impl Iterator<Item = &Arc<TargetSet>> {
+        self.target_sets.iter()
+    }
+
+    /// All requirements by rising number.
+    pub fn requirements(&self) -> impl Iterator<Item = &Arc<Requirement>> {
+        self.requirements.iter()
+    }
+
+    /// The requirement that says what becomes of packets of `key`.
+    ///
+    /// A packet to a service or pool address is about that address alone: the requirement of the
+    /// endpoint that serves the port, or none. Any other packet is traffic of its network: of the
+    /// requirements that match, the one with the longest destination prefix that contains it, then
+    /// the longest source prefix, then the first by name.
+    pub fn requirement_for(&self, key: &FlowKey) -> Option<&Arc<Requirement>> {
+        self.requirement(self.index.requirement_for(key)?)
+    }
+
+    /// The requirement that says what an unknown packet of `key` gets when it may not open a
+    /// flow: the one that would apply to it; else the one that its destination is a pool address
+    /// of, or its source a target of, since the packet then belongs to the way back of a flow
+    /// that is gone.
+    pub fn requirement_behind(&self, key: &FlowKey) -> Option<&Arc<Requirement>> {
+        self.requirement_for(key).or_else(|| self.requirement(self.index.requirement_behind(key)?))
+    }
+
+    /// Whether `address` in `network` is a service or pool address.
+    pub fn owns(&self, network: NetworkId, address: IpAddr) -> bool {
+        self.index.owns(network, address)
+    }
+
+    /// The spec that would make the object as it is; none when there is none of that name.
+    pub fn spec(&self, kind: Kind, name: &str) -> Option<Spec> {
+        Some(match kind {
+            Kind::Network => {
+                let network = self.networks.named(name)?;
+                Spec::Network(NetworkSpec {
+                    tenant: network.tenant.clone(),
+                    attachment: network.attachment.clone(),
+                })
+            }
+            Kind::Endpoint => {
+                let endpoint = self.endpoints.named(name)?;
+                Spec::Endpoint(EndpointSpec {
+                    network: self.network_name(endpoint.network),
+                    addresses: endpoint.addresses.clone(),
+                    ports: endpoint.ports.clone(),
+                })
+            }
+            Kind::TargetSet => {
+                let set = self.target_sets.named(name)?;
+                let target = |target: &penstock_event_schema::network::Target| TargetSpec {
+                    name: target.name.clone(),
+                    address: target.address,
+                    port: target.port,
+                    weight: target.weight,
+                };
+                Spec::TargetSet(TargetSetSpec {
+                    network: self.network_name(set.network),
+                    targets: set.targets.iter().map(target).collect(),
+                })
+            }
+            Kind::Requirement => Spec::Requirement(self.requirement_spec(self.requirements.named(name)?)),
+        })
+    }
+
+    fn network_name(&self, id: NetworkId) -> String {
+        self.network(id).map(|network| network.name.clone()).unwrap_or_default()
+    }
+
+    fn target_set_name(&self, id: TargetSetId) -> String {
+        self.target_set(id).map(|set| set.name.clone()).unwrap_or_default()
+    }
+
+    fn requirement_spec(&self, requirement: &Requirement) -> RequirementSpec {
+        let matching = match &requirement.matching {
+            Match::Endpoint(id) => MatchSpec::Endpoint(
+                self.endpoint(*id).map(|endpoint| endpoint.name.clone()).unwrap_or_default(),
+            ),
+            Match::Traffic { network, sources, destinations, protocols } => MatchSpec::Traffic {
+                network: self.network_name(*network),
+                sources: sources.clone(),
+                destinations: destinations.clone(),
+                protocols: protocols.clone(),
+            },
+        };
+        let step = |step: &Transform| match step {
+            Transform::Anycast { target_set, policy } => TransformSpec::Anycast {
+                target_set: self.target_set_name(*target_set),
+                policy: *policy,
+            },
+            Transform::SourceSubstitution(substitution) => TransformSpec::SourceSubstitution {
+                egress: self.network_name(substitution.egress),
+                pool: substitution.pool.clone(),
+                port_first: substitution.port_first,
+                port_last: substitution.port_last,
+                preserve_port: substitution.preserve_port,
+            },
+            Transform::Multicast { target_set, copies_max } => TransformSpec::Multicast {
+                target_set: self.target_set_name(*target_set),
+                copies_max: *copies_max,
+            },
+        };
+        RequirementSpec {
+            partition: requirement.partition.clone(),
+            matching,
+            transform: requirement.transform.iter().map(step).collect(),
+            idle: requirement.idle,
+            unknown: requirement.unknown,
+            dscp: requirement.dscp,
+            mss_max: requirement.mss_max,
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Slots and a decision node with a router between them that loses, doubles and reorders what they
+//! say, restarts slots from their records and the decision node from nothing, and watches the
+//! records: no two live flows may share a pool port toward an end, nor a reverse key.
+
+use crate::objects::objects;
+use penstock_actors::decision::{self, Decision, DecisionSetup};
+use penstock_actors::flow::{self, Slot, SlotLimits, SlotSetup};
+use penstock_actors::machine::{Context, Machine, MachineEvent};
+use penstock_event_schema::directive::Directive;
+use penstock_event_schema::event::flow::{FlowEvent, Resource};
+use penstock_event_schema::flow::{FlowKey, SlotHash};
+use penstock_event_schema::id::{DirectiveId, ShardId, SlotId, Time};
+use penstock_event_schema::message::report::{ActivityReport, tcp_flag};
+use penstock_event_schema::message::tracker::{DirectiveReply, DirectiveRequest};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+const SLOTS: u16 = 5;
+
+enum Message {
+    Slot(SlotId, flow::Command),
+    Decision(decision::Command),
+}
+
+/// In thousandths.
+#[derive(Clone, Copy)]
+struct Faults {
+    lost: u64,
+    doubled: u64,
+    slot_restarts: u64,
+    decision_restarts: u64,
+}
+
+struct World {
+    hash: SlotHash,
+    slots: Vec<Slot>,
+    records: Vec<Vec<(FlowEvent, Time)>>,
+    decision: Decision,
+    starts: u64,
+    queue: Vec<Message>,
+    now: Time,
+    random: u64,
+    faults: Faults,
+    /// From the records alone.
+    live: BTreeMap<FlowKey, Arc<Directive>>,
+    ports: BTreeMap<Resource, FlowKey>,
+    reverse: BTreeMap<FlowKey, FlowKey>,
+    opened: u64,
+    installed: u64,
+    refused: u64,
+}
+
+impl World {
+    fn new(seed: u64, faults: Faults) -> World {
+        let hash = SlotHash::new([9; 16], SLOTS);
+        let mut world = World {
+            slots: (0..SLOTS).map(|id| slot(SlotId(id), &hash)).collect(),
+            records: vec![Vec::new(); usize::from(SLOTS)],
+            decision: fresh_decision(&hash, 0),
+            hash,
+            starts: 0,
+            queue: Vec::new(),
+            now: Time(0),
+            random: seed,
+            faults,
+            live: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            reverse: BTreeMap::new(),
+            opened: 0,
+            installed: 0,
+            refused: 0,
+        };
+        world.slots.iter_mut().for_each(|slot| slot.resume(Time(0)));
+        world
+    }
+
+    /// splitmix64.
+    fn draw(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.random;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % below
+    }
+
+    fn chance(&mut self, thousandths: u64) -> bool {
+        self.draw(1000) < thousandths
+    }
+
+    fn send(&mut self, message: Message) {
+        self.queue.push(message);
+    }
+
+    fn deliver(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        // One of the oldest: late, but not for ever.
+        let at = self.draw(self.queue.len().min(40) as u64) as usize;
+        let message = self.queue.remove(at);
+        if self.chance(self.faults.lost) {
+            return;
+        }
+        if self.chance(self.faults.doubled) {
+            self.queue.push(match &message {
+                Message::Slot(to, command) => Message::Slot(*to, command.clone()),
+                Message::Decision(command) => Message::Decision(command.clone()),
+            });
+        }
+        match message {
+            Message::Slot(to, command) => self.slot(to, command),
+            Message::Decision(command) => self.decide(command),
+        }
+    }
+
+    fn decide(&mut self, command: decision::Command) {
+        let context = Context { now: self.now, seed: self.draw(u64::MAX) };
+        let Ok(event) = self.decision.decide(command, &context);
+        let Some(event) = event else { return };
+        self.decision.evolve(&event, self.now);
+        let mut effects = Vec::new();
+        self.decision.effects(&event, &mut effects);
+        for decision::Effect::Reply { to, reply } in effects {
+            self.send(Message::Slot(to, flow::Command::Decided(reply)));
+        }
+    }
+
+    fn slot(&mut self, id: SlotId, command: flow::Command) {
+        let context = Context { now: self.now, seed: self.draw(u64::MAX) };
+        let at = usize::from(id.0);
+        let Ok(Some(event)) = self.slots[at].decide(command, &context) else { return };
+        if let Some(recorded) = event.recorded() {
+            self.records[at].push((recorded.clone(), self.now));
+            self.watch(recorded);
+        }
+        self.slots[at].evolve(&event, self.now);
+        let mut effects = Vec::new();
+        self.slots[at].effects(&event, &mut effects);
+        for effect in effects {
+            self.effect(effect);
+        }
+    }
+
+    fn effect(&mut self, effect: flow::Effect) {
+        match effect {
+            flow::Effect::AskDecision { from, request } => {
+                self.send(Message::Decision(decision::Command::Decide { from, request }));
+            }
+            flow::Effect::Tell { to, message } => {
+                self.send(Message::Slot(to, flow::Command::Hear(message)));
+            }
+            flow::Effect::AskAgain(request) => {
+                let to = self.hash.slot(&request.key);
+                self.send(Message::Slot(to, flow::Command::Ask(request)));
+            }
+            flow::Effect::Release { directive, resources } => {
+                self.send(Message::Decision(decision::Command::Release { directive, resources }));
+            }
+            flow::Effect::Answer { reply: DirectiveReply::Install { key, directive }, .. } => {
+                assert!(directive.direction(&key).is_some(), "{key} is not of {directive:?}");
+                self.installed += 1;
+            }
+            flow::Effect::Answer { reply: DirectiveReply::Refuse { .. }, .. } => self.refused += 1,
+            flow::Effect::Invalidate(_) => {}
+        }
+    }
+
+    /// The checker: sees records only.
+    fn watch(&mut self, event: &FlowEvent) {
+        match event {
+            FlowEvent::FlowOpened(opened) => {
+                self.opened += 1;
+                let flow = opened.directive.flow;
+                let before = self.live.insert(flow, Arc::clone(&opened.directive));
+                assert!(before.is_none(), "{flow} is open twice");
+                for resource in &opened.resources {
+                    if let Resource::Port { .. } = resource {
+                        let other = self.ports.insert(resource.clone(), flow);
+                        assert!(other.is_none(), "{flow} and {other:?} share {resource:?}");
+                    }
+                }
+                if let Some(reverse) = opened.directive.reverse {
+                    let other = self.reverse.insert(reverse, flow);
+                    assert!(other.is_none(), "{flow} and {other:?} share {reverse}");
+                }
+            }
+            FlowEvent::FlowClosed(closed) => {
+                let directive = self.live.remove(&closed.flow).expect("only open flows close");
+                self.ports.retain(|_, flow| *flow != closed.flow);
+                self.reverse.remove(&directive.reverse.expect("no one-way flows here"));
+            }
+            FlowEvent::ReverseBound(_) => {}
+            FlowEvent::ReverseReleased(released) => {
+                let live = self.reverse.get(&released.reverse);
+                assert!(live.is_none(), "{} was released under {live:?}", released.reverse);
+            }
+        }
+    }
+
+    fn key(&mut self) -> FlowKey {
+        let (host, port, end) = (self.draw(12), self.draw(12), self.draw(3));
+        let text = match self.draw(3) {
+            0 => format!("1/tcp/192.168.1.{}:{}>1.2.3.{}:443", 1 + host, 30_000 + port, 1 + end),
+            1 => format!("1/tcp/10.0.0.{}:{}>10.90.0.82:80", 1 + host, 40_000 + port),
+            _ => format!("1/tcp/10.0.0.{}:{}>10.90.0.{}:80", 1 + host, 40_000 + port, 80 + end % 2),
+        };
+        text.parse().expect("a key")
+    }
+
+    fn report(&mut self) {
+        if self.live.is_empty() {
+            return;
+        }
+        let at = self.draw(self.live.len() as u64) as usize;
+        let Some(directive) = self.live.values().nth(at).cloned() else { return };
+        let flags = match self.draw(6) {
+            0 => tcp_flag::RST,
+            1..4 => tcp_flag::FIN | tcp_flag::ACK,
+            _ => tcp_flag::ACK,
+        };
+        for key in [Some(directive.flow), directive.reverse].into_iter().flatten() {
+            let report =
+                ActivityReport { key, packets: 1, bytes: 40, tcp_flags: flags, last_seen: self.now };
+            let to = self.hash.slot(&key);
+            self.send(Message::Slot(to, flow::Command::Report(report)));
+        }
+    }
+
+    fn restart_slot(&mut self) {
+        let at = self.draw(u64::from(SLOTS)) as usize;
+        let again = self.replayed(at);
+        self.slots[at] = again;
+        self.slots[at].resume(self.now);
+    }
+
+    fn replayed(&self, at: usize) -> Slot {
+        let mut again = slot(SlotId(at as u16), &self.hash);
+        for (event, time) in &self.records[at] {
+            again.evolve(&flow::Event::from_recorded(event.clone()), *time);
+        }
+        let (mut live, mut replayed) = (Vec::new(), Vec::new());
+        self.slots[at].recorded_state(&mut live);
+        again.recorded_state(&mut replayed);
+        assert!(live == replayed, "a replay of slot {at} gives another state");
+        again
+    }
+
+    fn restart_decision(&mut self) {
+        self.starts += 1;
+        self.decision = fresh_decision(&self.hash, self.starts);
+        for at in 0..self.slots.len() {
+            // A slot in five is not heard of: its reverse keys are taken all the same.
+            if self.chance(200) {
+                continue;
+            }
+            for (directive, resources) in self.slots[at].held() {
+                self.decide(decision::Command::Hold { directive, resources });
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let pause = self.draw(40);
+        self.now = self.now.plus_ms(pause);
+        for at in 0..self.slots.len() {
+            self.tick(at);
+        }
+        match self.draw(10) {
+            0..5 => {
+                let (key, shard) = (self.key(), ShardId(self.draw(3) as u16));
+                let to = self.hash.slot(&key);
+                let request = DirectiveRequest { key, shard, opening: true };
+                self.send(Message::Slot(to, flow::Command::Ask(request)));
+            }
+            5..8 => self.report(),
+            8 => {
+                let key = self.key();
+                let to = self.hash.slot(&key);
+                self.send(Message::Slot(to, flow::Command::Remove(key)));
+            }
+            _ => {}
+        }
+        if self.chance(self.faults.slot_restarts) && self.chance(20) {
+            self.restart_slot();
+        }
+        if self.chance(self.faults.decision_restarts) && self.chance(100) {
+            self.restart_decision();
+        }
+        for _ in 0..8 {
+            self.deliver();
+        }
+    }
+
+    fn tick(&mut self, at: usize) {
+        while self.slots[at].next_timeout().is_some_and(|due| due <= self.now) {
+            let mut due = Vec::new();
+            self.slots[at].due(self.now, 16, &mut due);
+            assert!(!due.is_empty(), "a timeout came and nothing was due");
+            due.into_iter().for_each(|command| self.slot(SlotId(at as u16), command));
+        }
+    }
+
+    /// No more faults and no more packets: everything must come to an end.
+    fn heal(&mut self) {
+        self.faults = Faults { lost: 0, doubled: 0, slot_restarts: 0, decision_restarts: 0 };
+        for _ in 0..200 {
+            while !self.queue.is_empty() {
+                self.deliver();
+            }
+            self.now = self.now.plus_ms(1000);
+            for at in 0..self.slots.len() {
+                self.tick(at);
+            }
+        }
+    }
+}
+
+fn slot(id: SlotId, hash: &SlotHash) -> Slot {
+    let trackers = ["node-1".to_owned()].into();
+    let limits = SlotLimits { linger_ms: 500, reset_linger_ms: 100, ..SlotLimits::default() };
+    Slot::new(SlotSetup { id, hash: hash.clone(), trackers, limits })
+}
+
+fn fresh_decision(hash: &SlotHash, start: u64) -> Decision {
+    let first = DirectiveId(start << 32);
+    let setup = DecisionSetup { maglev_size: 251, ..DecisionSetup::new(hash.clone(), first) };
+    let mut decision = Decision::new(setup);
+    for event in objects() {
+        let context = Context { now: Time(0), seed: 0 };
+        let Ok(event) = decision.decide(decision::Command::Configure(event), &context);
+        decision.evolve(&event.expect("a configuration is always taken"), Time(0));
+    }
+    decision
+}
+
+/// Runs until so many flows have been opened, then lets everything end.
+fn check(seed: u64, faults: Faults, opened_min: u64) {
+    let mut world = World::new(seed, faults);
+    let mut steps = 0u64;
+    while world.opened < opened_min {
+        world.step();
+        steps += 1;
+        assert!(steps < opened_min * 60, "seed {seed}: only {} opened", world.opened);
+    }
+    world.heal();
+    for at in 0..world.slots.len() {
+        let slot = world.replayed(at);
+        let left = (slot.flow_count(), slot.binding_count(), world.slots[at].opening_count());
+        assert_eq!(left, (0, 0, 0), "seed {seed}: slot {at} has flows, bindings, openings left");
+        assert_eq!(world.slots[at].next_timeout(), None);
+    }
+    if faults.lost == 0 && faults.slot_restarts == 0 && faults.decision_restarts == 0 {
+        assert!(world.decision.collection().is_empty(), "seed {seed}: what flows held is not free");
+    }
+    println!(
+        "seed {seed}: {} opened, {} installed, {} refused, {steps} steps",
+        world.opened, world.installed, world.refused
+    );
+    assert!(world.installed >= opened_min / 2);
+}
+
+#[test]
+fn no_port_is_shared_and_nothing_stays_behind() {
+    let none = Faults { lost: 0, doubled: 0, slot_restarts: 0, decision_restarts: 0 };
+    check(1, none, 5_000);
+    check(2, Faults { doubled: 200, ..none }, 10_000);
+    check(3, Faults { lost: 50, decision_restarts: 30, ..none }, 25_000);
+    check(4, Faults { lost: 30, doubled: 100, slot_restarts: 30, decision_restarts: 30 }, 30_000);
+    for seed in 10..40 {
+        let faults = Faults { lost: 20, doubled: 50, slot_restarts: 20, decision_restarts: 50 };
+        check(seed, faults, 1_000);
+    }
+}
+
+/// Prints, and asserts nothing about time.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a measurement")]
+fn how_long_an_opening_takes() {
+    let none = Faults { lost: 0, doubled: 0, slot_restarts: 0, decision_restarts: 0 };
+    let mut world = World::new(1, none);
+    let keys: Vec<FlowKey> = (0..50_000u32)
+        .map(|at| {
+            let text = format!("1/tcp/10.0.{}.{}:{}>10.90.0.80:80", at / 200 % 250, at % 200, 1024 + at % 60_000);
+            text.parse().expect("a key")
+        })
+        .collect();
+    let (mut slots, mut decisions, mut reports) = (Vec::new(), Vec::new(), Vec::new());
+    for keys in keys.chunks(500) {
+        let (mut in_slots, mut in_decision) = (0, 0);
+        for key in keys {
+            let request = DirectiveRequest { key: *key, shard: ShardId(0), opening: true };
+            world.send(Message::Slot(world.hash.slot(key), flow::Command::Ask(request)));
+            while !world.queue.is_empty() {
+                let message = world.queue.remove(0);
+                let began = Instant::now();
+                match message {
+                    Message::Slot(to, command) => {
+                        bare(&mut world, to, command);
+                        in_slots += began.elapsed().as_nanos();
+                    }
+                    Message::Decision(command) => {
+                        world.decide(command);
+                        in_decision += began.elapsed().as_nanos();
+                    }
+                }
+            }
+        }
+        slots.push(in_slots / 500);
+        decisions.push(in_decision / 500);
+        let began = Instant::now();
+        for key in keys {
+            let report = ActivityReport { key: *key, packets: 1, bytes: 40, tcp_flags: 16, last_seen: Time(5) };
+            let to = world.hash.slot(key);
+            bare(&mut world, to, flow::Command::Report(report));
+        }
+        reports.push(began.elapsed().as_nanos() / 500);
+    }
+    for (what, mut times) in [("slots", slots), ("decision", decisions), ("report", reports)] {
+        times.sort_unstable();
+        println!("{what}: median {} ns of {} batches", times[times.len() / 2], times.len());
+    }
+    let flows: usize = world.slots.iter().map(Slot::flow_count).sum();
+    assert_eq!(flows, 50_000);
+}
+
+/// What a driver does, without the checker.
+fn bare(world: &mut World, id: SlotId, command: flow::Command) {
+    let slot = &mut world.slots[usize::from(id.0)];
+    let context = Context { now: Time(1), seed: 7 };
+    let Ok(Some(event)) = slot.decide(command, &context) else { return };
+    slot.evolve(&event, Time(1));
+    let mut effects = Vec::new();
+    slot.effects(&event, &mut effects);
+    effects.into_iter().for_each(|effect| world.effect(effect));
+}

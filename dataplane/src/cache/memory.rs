@@ -1,0 +1,43 @@
+//! Memory of the tables: anonymous pages, huge ones where the kernel gives them, all zero.
+
+use bytemuck::Pod;
+use memmap2::{Advice, MmapMut, MmapOptions};
+use std::marker::PhantomData;
+
+/// A fixed number of `T`, zeroed at the start. Pages are taken from the system when first touched.
+pub(super) struct Pages<T> {
+    map: MmapMut,
+    count: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Pod> Pages<T> {
+    /// Room for `count` elements.
+    ///
+    /// # Panics
+    /// The system gives no address space of that size: the configuration asks for a cache that
+    /// this machine cannot hold.
+    pub(super) fn new(count: usize) -> Pages<T> {
+        let bytes = count.max(1) * size_of::<T>();
+        let map = MmapOptions::new().len(bytes).map_anon();
+        let map = map.expect("the machine holds a cache of the configured size");
+        // Without huge pages the table is as right and only slower.
+        let _ = map.advise(Advice::HugePage);
+        Pages { map, count, element: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(super) fn slice(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.map)[..self.count]
+    }
+
+    #[inline(always)]
+    pub(super) fn slice_mut(&mut self) -> &mut [T] {
+        &mut bytemuck::cast_slice_mut(&mut self.map)[..self.count]
+    }
+
+    /// Bytes of address space.
+    pub(super) fn bytes(&self) -> usize {
+        self.map.len()
+    }
+}

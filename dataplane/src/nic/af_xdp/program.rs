@@ -1,0 +1,556 @@
+//! The steering program at every port: loaded, filled, attached, taken over, detached.
+//!
+//! A start goes load → [`Program::steer`] → [`Program::register`] → [`Program::attach`]: when the
+//! new program takes a leftover's place, in one step of the kernel, its tables are already full and
+//! its sockets there. So what is ours reaches the kernel at no moment.
+
+use std::path::PathBuf;
+
+use aya::maps::{Array, HashMap, MapError, XskMap, lpm_trie};
+use aya::programs::links::FdLink;
+use aya::programs::xdp::XdpLink;
+use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use tracing::{debug, info, warn};
+
+use super::error::{AfXdpError, Bpf as _, chain, system_error};
+use super::port::{AttachMode, Port, missing_capabilities};
+use super::steering::{Steering, Step, address_key, range_key, target_key};
+use super::{AfXdp, bpffs};
+use crate::nic::PortIndex;
+
+/// The programs that build.rs compiled from `bpf/steer.bpf.c`.
+pub(super) static STEER: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.bpf.o"));
+
+/// The program's name in the source, and the kernel's name of it.
+const NAME: &str = "penstock_steer";
+/// Maps that are pinned to be looked at.
+const PINNED_MAPS: [&str; 4] = ["addresses", "targets", "ranges", "sockets"];
+
+/// Which attach mode is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AskedMode {
+    /// Native where the driver offers it, else generic.
+    #[default]
+    Auto,
+    /// Native or nothing.
+    Native,
+    /// Generic.
+    Generic,
+}
+
+impl AskedMode {
+    /// The name shown to people and used in configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// What to load, and where to.
+#[derive(Clone, Debug)]
+pub struct ProgramConfig {
+    /// Names of the interfaces. Their order gives each its [`PortIndex`].
+    pub ports: Vec<String>,
+    /// The node's run directory, under which links and maps are pinned.
+    pub run_dir: PathBuf,
+    /// The attach mode wanted.
+    pub mode: AskedMode,
+    /// Shards, of which number q has queue q of every port.
+    pub shards: u32,
+    /// Size of the table of destinations, per port.
+    pub addresses_max: u32,
+    /// Size of the table of target ends, per port.
+    pub targets_max: u32,
+    /// Size of the table of translated ranges, per port.
+    pub ranges_max: u32,
+}
+
+impl ProgramConfig {
+    /// A configuration with the usual sizes.
+    pub fn new(ports: Vec<String>, run_dir: PathBuf) -> Self {
+        Self {
+            ports,
+            run_dir,
+            mode: AskedMode::Auto,
+            shards: 1,
+            addresses_max: 16 * 1024,
+            targets_max: 64 * 1024,
+            ranges_max: 4 * 1024,
+        }
+    }
+}
+
+/// How a port's program is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Name of the interface.
+    pub port: String,
+    /// The mode wanted.
+    pub asked: AskedMode,
+    /// The mode that the kernel reports.
+    pub got: AttachMode,
+    /// Why native mode was refused, where generic took its place.
+    pub native_refused: Option<String>,
+    /// Whether the place of an earlier run's program was taken.
+    pub taken_over: bool,
+    /// The kernel's id of the program.
+    pub program: u32,
+}
+
+/// Whether the programs outlive the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pinning {
+    /// Links and maps are pinned under this folder.
+    Pinned(PathBuf),
+    /// They end with the process: between a kill and the next start the kernel sees what is ours.
+    Unpinned {
+        /// Why there is no place to pin them.
+        reason: String,
+    },
+}
+
+/// The steering programs of all ports. Dropping it leaves pinned programs attached, as a crash
+/// does; [`Program::detach`] is the clean end.
+pub struct Program {
+    config: ProgramConfig,
+    ports: Vec<PortProgram>,
+    steering: Steering,
+    attachments: Vec<Attachment>,
+    pinning: Pinning,
+}
+
+struct PortProgram {
+    port: Port,
+    maps: Ebpf,
+    link: Option<FdLink>,
+}
+
+impl Program {
+    /// Loads a program with empty tables for every port, in the network namespace of the calling
+    /// thread. Attaches nothing.
+    pub fn load(config: ProgramConfig) -> Result<Self, AfXdpError> {
+        let missing = missing_capabilities()?;
+        if !missing.is_empty() {
+            return Err(AfXdpError::MissingCapabilities { missing });
+        }
+        raise_locked_memory();
+        let mut ports = Vec::with_capacity(config.ports.len());
+        for name in &config.ports {
+            let port = Port::read(name)?;
+            if port.receive_queues > config.shards {
+                return Err(AfXdpError::QueuesNotCovered {
+                    port: port.name,
+                    receive_queues: port.receive_queues,
+                    shards: config.shards,
+                });
+            }
+            ports.push(PortProgram::load(port, &config)?);
+        }
+        let pinning = match bpffs::mount(&config.run_dir) {
+            Ok(root) => Pinning::Pinned(root),
+            Err(error) => {
+                warn!(%error, "the dataplane's XDP programs will not outlive this process");
+                Pinning::Unpinned { reason: error.to_string() }
+            }
+        };
+        let steering = Steering::default();
+        Ok(Self { config, ports, steering, attachments: Vec::new(), pinning })
+    }
+
+    /// The ports, in the order of the configuration, as they were when they were loaded.
+    pub fn ports(&self) -> Vec<Port> {
+        self.ports.iter().map(|program| program.port.clone()).collect()
+    }
+
+    /// How each port's program is attached; empty before [`Program::attach`].
+    pub fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// Whether the programs outlive the process, and if not, why.
+    pub fn pinning(&self) -> &Pinning {
+        &self.pinning
+    }
+
+    /// What the tables hold.
+    pub fn steering(&self) -> &Steering {
+        &self.steering
+    }
+
+    /// Changes the tables to `wanted`: only what differs, additions before removals. After an error
+    /// the tables hold a part of it, and the next call goes on from there.
+    pub fn steer(&mut self, wanted: &Steering) -> Result<(), AfXdpError> {
+        if let Some(last) =
+            wanted.last_port().filter(|last| usize::from(last.0) >= self.ports.len())
+        {
+            return Err(AfXdpError::Configuration {
+                field: "steering",
+                problem: format!("names port number {}, there are {}", last.0, self.ports.len()),
+            });
+        }
+        self.announce(|index, current| current.presence(index) | wanted.presence(index))?;
+        for step in self.steering.steps_to(wanted) {
+            self.apply(step)?;
+            self.steering.take(step);
+        }
+        self.announce(|index, current| current.presence(index))
+    }
+
+    /// Enters a shard's sockets, so that frames of its queue reach it.
+    pub fn register(&mut self, shard: &AfXdp) -> Result<(), AfXdpError> {
+        let queue = shard.bound().queue;
+        for (index, program) in self.ports.iter_mut().enumerate() {
+            let Some(socket) = shard.socket(PortIndex(index as u8)) else { break };
+            let name = program.port.name.clone();
+            let what = || format!("enter queue {queue} of port {name}");
+            let mut sockets: XskMap<_> = program.map("sockets")?.try_into().bpf(what)?;
+            sockets.set(queue, std::os::fd::AsRawFd::as_raw_fd(&socket), 0).bpf(what)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches every port's program, or takes the place of what an earlier run left. An error
+    /// leaves no port attached that was not attached before.
+    pub fn attach(&mut self) -> Result<(), AfXdpError> {
+        for index in 0..self.ports.len() {
+            match self.attach_port(index) {
+                Ok(attachment) => {
+                    info!(
+                        port = attachment.port,
+                        asked = attachment.asked.name(),
+                        got = attachment.got.name(),
+                        taken_over = attachment.taken_over,
+                        "XDP program attached"
+                    );
+                    self.attachments.push(attachment);
+                }
+                Err(error) => {
+                    self.undo();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Detaches every port and removes what was pinned: from now on the kernel sees all packets.
+    pub fn detach(mut self) -> Result<(), AfXdpError> {
+        for program in &mut self.ports {
+            if let Pinning::Pinned(root) = &self.pinning {
+                bpffs::remove(&bpffs::folder(root, &program.port.name))?;
+            }
+            program.link = None;
+        }
+        bpffs::unmount(&self.config.run_dir);
+        Ok(())
+    }
+
+    fn attach_port(&mut self, index: usize) -> Result<Attachment, AfXdpError> {
+        let asked = self.config.mode;
+        let program = &mut self.ports[index];
+        // What is attached may have changed since it was loaded.
+        program.port = Port::read(&program.port.name)?;
+        let folder = match &self.pinning {
+            Pinning::Pinned(root) => Some(bpffs::folder(root, &program.port.name)),
+            Pinning::Unpinned { .. } => None,
+        };
+        let leftover = match &folder {
+            Some(folder) => program.leftover(folder)?,
+            None => None,
+        };
+        let taken_over = leftover.is_some();
+        let (link, native_refused) = match leftover {
+            Some(leftover) => (program.take_over(leftover, asked)?, None),
+            None => program.attach(asked)?,
+        };
+        program.link = Some(match &folder {
+            Some(folder) if !taken_over => bpffs::pin_link(folder, link)?,
+            _ => link,
+        });
+        if let Some(folder) = &folder {
+            for name in PINNED_MAPS {
+                bpffs::pin_map(folder, name, program.map(name)?)?;
+            }
+        }
+        let name = program.port.name.clone();
+        program.port = Port::read(&name)?;
+        match program.port.program {
+            Some(attached) => Ok(Attachment {
+                port: name,
+                asked,
+                got: attached.mode,
+                native_refused,
+                taken_over,
+                program: attached.id,
+            }),
+            None => Err(AfXdpError::ModeRefused {
+                port: name,
+                mode: asked.name(),
+                reason: "the kernel reports no program after the attachment".to_owned(),
+            }),
+        }
+    }
+
+    /// Detaches those that this start attached, the one that failed halfway included. Leftovers
+    /// that were taken over stay, since they protect what is ours.
+    fn undo(&mut self) {
+        let done = std::mem::take(&mut self.attachments);
+        for (index, program) in self.ports.iter_mut().enumerate() {
+            let taken_over = done.get(index).is_some_and(|attachment| attachment.taken_over);
+            if program.link.take().is_some()
+                && !taken_over
+                && let Pinning::Pinned(root) = &self.pinning
+                && let Err(error) = bpffs::remove(&bpffs::folder(root, &program.port.name))
+            {
+                warn!(%error, "an XDP program stays attached");
+            }
+        }
+        bpffs::unmount(&self.config.run_dir);
+    }
+
+    /// Writes the presence bits that `bits` says for each port.
+    fn announce(&mut self, bits: impl Fn(PortIndex, &Steering) -> u32) -> Result<(), AfXdpError> {
+        for (index, program) in self.ports.iter_mut().enumerate() {
+            let value = bits(PortIndex(index as u8), &self.steering);
+            let what = || "write the steering tables".to_owned();
+            let mut presence: Array<_, u32> = program.map("presence")?.try_into().bpf(what)?;
+            presence.set(0, value, 0).bpf(what)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, step: Step) -> Result<(), AfXdpError> {
+        let config = &self.config;
+        let ports = &mut self.ports;
+        match step {
+            Step::SetAddress(port, address, verdict) => {
+                let program = &mut ports[usize::from(port.0)];
+                let mut map: HashMap<_, [u8; 16], u8> = program.table("addresses")?;
+                let result = map.insert(address_key(address), verdict as u8, 0);
+                program.written("addresses", config.addresses_max, result)
+            }
+            Step::AddTarget(port, end) => {
+                let program = &mut ports[usize::from(port.0)];
+                let mut map: HashMap<_, [u8; 20], u8> = program.table("targets")?;
+                let result = map.insert(target_key(&end), 1, 0);
+                program.written("targets", config.targets_max, result)
+            }
+            Step::AddRange(port, range) => {
+                let program = &mut ports[usize::from(port.0)];
+                let mut map: lpm_trie::LpmTrie<_, [u8; 16], u8> = program.table("ranges")?;
+                let (length, address) = range_key(&range);
+                let result = map.insert(&lpm_trie::Key::new(length, address), 1, 0);
+                program.written("ranges", config.ranges_max, result)
+            }
+            Step::RemoveAddress(port, address) => {
+                let program = &mut ports[usize::from(port.0)];
+                let mut map: HashMap<_, [u8; 16], u8> = program.table("addresses")?;
+                let result = map.remove(&address_key(address));
+                program.written("addresses", config.addresses_max, result)
+            }
+            Step::RemoveTarget(port, end) => {
+                let program = &mut ports[usize::from(port.0)];
+                let mut map: HashMap<_, [u8; 20], u8> = program.table("targets")?;
+                let result = map.remove(&target_key(&end));
+                program.written("targets", config.targets_max, result)
+            }
+            Step::RemoveRange(port, range) => {
+                let program = &mut ports[usize::from(port.0)];
+                let mut map: lpm_trie::LpmTrie<_, [u8; 16], u8> = program.table("ranges")?;
+                let (length, address) = range_key(&range);
+                let result = map.remove(&lpm_trie::Key::new(length, address));
+                program.written("ranges", config.ranges_max, result)
+            }
+        }
+    }
+}
+
+impl PortProgram {
+    fn load(port: Port, config: &ProgramConfig) -> Result<Self, AfXdpError> {
+        let what = || format!("load the steering program for port {}", port.name);
+        let mut maps = EbpfLoader::new()
+            .btf(None)
+            .map_max_entries("addresses", config.addresses_max)
+            .map_max_entries("targets", config.targets_max)
+            .map_max_entries("ranges", config.ranges_max)
+            .map_max_entries("sockets", config.shards.max(1))
+            .load(STEER)
+            .bpf(what)?;
+        program(&mut maps, NAME)?.load().bpf(what)?;
+        Ok(Self { port, maps, link: None })
+    }
+
+    fn map(&mut self, name: &'static str) -> Result<&mut aya::maps::Map, AfXdpError> {
+        self.maps.map_mut(name).ok_or_else(|| AfXdpError::Bpf {
+            what: format!("find the map {name}"),
+            reason: "the object has none of that name".to_owned(),
+        })
+    }
+
+    fn table<'a, M>(&'a mut self, name: &'static str) -> Result<M, AfXdpError>
+    where
+        M: TryFrom<&'a mut aya::maps::Map, Error = MapError>,
+    {
+        M::try_from(self.map(name)?).bpf(|| format!("open the map {name}"))
+    }
+
+    /// What became of a change of a table.
+    fn written(
+        &self,
+        table: &'static str,
+        entries_max: u32,
+        result: Result<(), MapError>,
+    ) -> Result<(), AfXdpError> {
+        let Err(error) = result else { return Ok(()) };
+        match system_error(&error) {
+            Some(libc::E2BIG | libc::ENOSPC) => {
+                Err(AfXdpError::SteeringFull { port: self.port.name.clone(), table, entries_max })
+            }
+            // Already removed.
+            Some(libc::ENOENT) => Ok(()),
+            _ => Err(error).bpf(|| format!("write the table {table} of port {}", self.port.name)),
+        }
+    }
+
+    /// The pinned link of an earlier run, if it is what holds the port now. A stale one, of a port
+    /// that is gone or of another namespace, is removed.
+    fn leftover(&self, folder: &std::path::Path) -> Result<Option<FdLink>, AfXdpError> {
+        let Some(link) = bpffs::pinned_link(folder)? else {
+            bpffs::remove(folder)?;
+            return Ok(None);
+        };
+        let pinned = link.info().bpf(|| format!("ask for {}", folder.display()))?.program_id();
+        if self.port.program.is_some_and(|attached| attached.id == pinned) {
+            return Ok(Some(link));
+        }
+        debug!(port = self.port.name, "removing the pins of a port that is no more");
+        bpffs::remove(folder)?;
+        Ok(None)
+    }
+
+    /// Puts our program into the place of an earlier run's, in one step.
+    fn take_over(&mut self, leftover: FdLink, asked: AskedMode) -> Result<FdLink, AfXdpError> {
+        let got = self.port.program.map_or(AttachMode::Native, |attached| attached.mode);
+        let fits = match asked {
+            AskedMode::Auto => true,
+            AskedMode::Native => got == AttachMode::Native,
+            AskedMode::Generic => got == AttachMode::Generic,
+        };
+        if !fits {
+            return Err(AfXdpError::LeftoverMode {
+                port: self.port.name.clone(),
+                got: got.name(),
+                asked: asked.name(),
+            });
+        }
+        let name = self.port.name.clone();
+        let what = || format!("take over the leftover XDP program of port {name}");
+        let program = program(&mut self.maps, NAME)?;
+        let link = XdpLink::try_from(leftover).bpf(what)?;
+        let id = program.attach_to_link(link).bpf(what)?;
+        let link = program.take_link(id).bpf(what)?;
+        FdLink::try_from(link).bpf(what)
+    }
+
+    /// Attaches our program to a free port. Says why native mode was refused, where generic took
+    /// its place.
+    fn attach(&mut self, asked: AskedMode) -> Result<(FdLink, Option<String>), AfXdpError> {
+        if let Some(attached) = self.port.program {
+            return Err(held(&self.port.name, attached.id));
+        }
+        match asked {
+            AskedMode::Generic => Ok((self.attach_in(XdpMode::Skb)?, None)),
+            AskedMode::Native => Ok((self.attach_in(XdpMode::Driver)?, None)),
+            AskedMode::Auto => match self.attach_in(XdpMode::Driver) {
+                Ok(link) => Ok((link, None)),
+                Err(error @ AfXdpError::PortHeld { .. }) => Err(error),
+                Err(error) => {
+                    warn!(port = self.port.name, %error, "native XDP is refused, trying generic");
+                    Ok((self.attach_in(XdpMode::Skb)?, Some(error.to_string())))
+                }
+            },
+        }
+    }
+
+    fn attach_in(&mut self, mode: XdpMode) -> Result<FdLink, AfXdpError> {
+        let (port, interface) = (self.port.name.clone(), self.port.interface);
+        let queues = self.port.receive_queues;
+        let program = program(&mut self.maps, NAME)?;
+        let id = program
+            .attach_to_if_index(interface, mode)
+            .map_err(|error| refusal(&port, queues, mode, &error))?;
+        let what = || format!("keep the XDP link of port {port}");
+        let link = program.take_link(id).bpf(what)?;
+        FdLink::try_from(link)
+            .map_err(|_| AfXdpError::KernelTooOld { feature: "links for XDP programs (Linux 5.9)" })
+    }
+}
+
+/// Says in our words why the kernel did not attach.
+fn refusal(port: &str, receive_queues: u32, mode: XdpMode, error: &ProgramError) -> AfXdpError {
+    let port = port.to_owned();
+    match system_error(error) {
+        // What the veth driver answers: the first two are about its peer.
+        Some(libc::ERANGE) => AfXdpError::PeerMtuTooBig { port },
+        Some(libc::ENOSPC) => AfXdpError::TooFewReceiveQueues { port, receive_queues },
+        Some(libc::EBUSY | libc::EEXIST) => {
+            let id = Port::read(&port).ok().and_then(|read| read.program).map_or(0, |it| it.id);
+            held(&port, id)
+        }
+        Some(libc::EPERM) => AfXdpError::MissingCapabilities { missing: vec!["CAP_NET_ADMIN"] },
+        Some(libc::ENODEV) => AfXdpError::NoSuchPort { port },
+        _ => AfXdpError::ModeRefused {
+            port,
+            mode: if mode == XdpMode::Skb { "generic" } else { "native" },
+            reason: chain(error),
+        },
+    }
+}
+
+/// The error for a port that another program holds, with the kernel's name of it.
+fn held(port: &str, id: u32) -> AfXdpError {
+    let program = aya::programs::loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == id)
+        .and_then(|program| program.name_as_str().map(str::to_owned))
+        .unwrap_or_else(|| "unknown".to_owned());
+    let program = if program == NAME {
+        format!("{program}, of a Penstock node with another run directory")
+    } else {
+        program
+    };
+    AfXdpError::PortHeld { port: port.to_owned(), program, id }
+}
+
+/// A program of an object by its name.
+pub(super) fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, AfXdpError> {
+    let what = || format!("find the program {name}");
+    let found = object.program_mut(name).ok_or_else(|| AfXdpError::Bpf {
+        what: what(),
+        reason: "the object has none of that name".to_owned(),
+    })?;
+    <&mut Xdp>::try_from(found).bpf(what)
+}
+
+/// Frame memory is locked. Where CAP_IPC_LOCK is there the limit does not matter.
+fn raise_locked_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::thread::CapabilitySet;
+    let unlimited = Rlimit { current: None, maximum: None };
+    let Err(error) = setrlimit(Resource::Memlock, unlimited) else { return };
+    let exempt = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    if exempt {
+        debug!(%error, "RLIMIT_MEMLOCK stays as it is; CAP_IPC_LOCK makes up for it");
+    } else {
+        warn!(%error, "cannot raise RLIMIT_MEMLOCK; frame memory may not fit into it");
+    }
+}
+
+#[cfg(test)]
+mod tests;

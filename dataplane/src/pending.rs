@@ -1,0 +1,279 @@
+//! Packets without a directive: they wait, their tracker is asked once per flow, and its answer
+//! decides.
+//!
+//! Nothing is asked twice and nothing waits longer than `pending_ms_max`; a sender that still
+//! wants something sends again.
+
+use crate::cache::{Form, Key};
+use crate::hash::Seed;
+use crate::nic::{Frame, FrameMemory};
+use crate::packet::{Parsed, parse};
+use crate::parking::{Parking, Queue};
+use crate::shard::{DropReason, Shard, ShardConfig, Turn, stamp};
+use crate::side::{Copy, Side};
+use crate::waiting::Waiting;
+use penstock_event_schema::directive::{Directive, Direction, FastForm4, FastForm6, flag};
+use penstock_event_schema::event::flow::RefusalReason;
+use penstock_event_schema::flow::FlowKey;
+use penstock_event_schema::id::Time;
+use penstock_event_schema::message::tracker::{DirectiveReply, DirectiveRequest};
+use penstock_event_schema::requirement::UnknownPolicy;
+
+/// An open question.
+struct Question {
+    frames: Queue,
+    /// Whether it was asked about a packet that may open a flow.
+    opening: bool,
+    /// [`Words::changes`](crate::words::Words::changes) when it was asked.
+    changes: u64,
+}
+
+/// Open questions and the frames that wait for their answers.
+pub struct Pending {
+    questions: Waiting<FlowKey, Question>,
+    parking: Parking,
+}
+
+impl Pending {
+    pub(crate) fn new(config: &ShardConfig, seed: Seed) -> Pending {
+        Pending {
+            questions: Waiting::new(config.pending_flows_max, seed),
+            parking: Parking::new(config.pending_frames_max),
+        }
+    }
+
+    /// How many questions are open.
+    pub fn len(&self) -> usize {
+        self.questions.len()
+    }
+
+    /// Whether no question is open.
+    pub fn is_empty(&self) -> bool {
+        self.questions.is_empty()
+    }
+
+    /// How many frames wait.
+    pub fn frames(&self) -> usize {
+        self.parking.len()
+    }
+
+    /// Since when the oldest question is open.
+    pub fn oldest(&self) -> Option<Time> {
+        self.questions.oldest()
+    }
+}
+
+impl Shard {
+    /// A packet of `key` has no directive that counts.
+    pub(crate) fn miss<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        key: FlowKey,
+        opening: bool,
+    ) {
+        self.counters.misses += 1;
+        match self.ask(turn.now, frame, key, opening) {
+            Ok(()) => self.counters.parked += 1,
+            Err(reason) => self.discard(turn, frame, reason),
+        }
+    }
+
+    /// Puts a frame aside, with a question unless one is open for its flow.
+    fn ask(&mut self, now: Time, frame: Frame, key: FlowKey, opening: bool) -> Result<(), DropReason> {
+        let Pending { questions, parking } = &mut self.pending;
+        if let Some(question) = questions.get_mut(&key) {
+            if question.frames.len() >= self.config.pending_frames_per_flow_max {
+                return Err(DropReason::PendingFlowFull);
+            }
+            let parked = parking.push(&mut question.frames, frame);
+            return if parked { Ok(()) } else { Err(DropReason::PendingFull) };
+        }
+        if questions.is_full() || parking.is_full() {
+            return Err(DropReason::PendingFull);
+        }
+        if self.outbox.requests_full() {
+            return Err(DropReason::RequestsFull);
+        }
+        if !self.budget.take(&key, now) {
+            return Err(DropReason::SourceBudget);
+        }
+        let mut question = Question { frames: Queue::default(), opening, changes: self.words.changes() };
+        let parked = parking.push(&mut question.frames, frame)
+            && questions.insert(key, question, now)
+            && self.outbox.request(DirectiveRequest { key, shard: self.config.shard, opening });
+        debug_assert!(parked, "there was room for all three");
+        self.counters.requests += 1;
+        Ok(())
+    }
+
+    /// Gives up questions that have been open for too long.
+    pub(crate) fn give_up_questions<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>) {
+        let Some(until) = turn.now.0.checked_sub(self.config.pending_ms_max * 1_000_000) else { return };
+        while let Some((_, mut question)) = self.pending.questions.pop_until(Time(until)) {
+            while let Some(frame) = self.pending.parking.pop(&mut question.frames) {
+                self.discard(turn, frame, DropReason::PendingTimeout);
+            }
+        }
+    }
+
+    pub(crate) fn take_reply<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, reply: DirectiveReply) {
+        let Some(question) = self.pending.questions.remove(reply.key()) else {
+            self.counters.late += 1;
+            return;
+        };
+        // What was decided before a change may be out of date: it is not believed, and the frames
+        // ask again.
+        let current = question.changes == self.words.changes();
+        match reply {
+            DirectiveReply::Install { key, directive } => {
+                self.counters.installed += 1;
+                self.budget.give_back(&key);
+                let installed = if current { self.install(&key, &directive, turn.now) } else { Ok(()) };
+                match installed {
+                    Ok(()) => self.again(turn, question),
+                    Err(reason) => self.discard_all(turn, question, reason),
+                }
+            }
+            DirectiveReply::Refuse { key, reason, policy } => {
+                self.counters.refused[reason as usize] += 1;
+                if current && reason == RefusalReason::NoRequirement {
+                    self.note_unmatched(&key, turn.now);
+                }
+                self.refuse(turn, question, reason, policy);
+            }
+        }
+    }
+
+    fn again<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, mut question: Question) {
+        while let Some(frame) = self.pending.parking.pop(&mut question.frames) {
+            self.alone(turn, frame);
+        }
+    }
+
+    fn discard_all<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        mut question: Question,
+        reason: DropReason,
+    ) {
+        while let Some(frame) = self.pending.parking.pop(&mut question.frames) {
+            self.discard(turn, frame, reason);
+        }
+    }
+
+    fn refuse<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        mut question: Question,
+        reason: RefusalReason,
+        policy: UnknownPolicy,
+    ) {
+        // A flow may begin behind packets of an older one with the same key: it was not asked for.
+        let unasked = reason == RefusalReason::UnknownFlow && !question.opening;
+        while let Some(frame) = self.pending.parking.pop(&mut question.frames) {
+            let Ok(Parsed::Ip(packet)) = parse(turn.memory.bytes(frame)) else {
+                self.discard(turn, frame, DropReason::Refused);
+                continue;
+            };
+            if unasked && packet.is_opening() {
+                self.alone(turn, frame);
+                continue;
+            }
+            if policy == UnknownPolicy::Reset {
+                self.answer_reset(turn, frame, &packet);
+            }
+            self.discard(turn, frame, DropReason::Refused);
+        }
+    }
+
+    /// Caches what was answered about `key`.
+    fn install(&mut self, key: &FlowKey, directive: &Directive, now: Time) -> Result<(), DropReason> {
+        let direction = directive.direction(key).ok_or(DropReason::UnfitDirective)?;
+        self.install_direction(directive, direction, now)?;
+        let other = match direction {
+            Direction::Forward => Direction::Reverse,
+            Direction::Reverse => Direction::Forward,
+        };
+        if self.config.both_directions && directive.key(other).is_some() {
+            self.install_direction(directive, other, now)?;
+        }
+        Ok(())
+    }
+
+    fn install_direction(
+        &mut self,
+        directive: &Directive,
+        direction: Direction,
+        now: Time,
+    ) -> Result<(), DropReason> {
+        match directive.is_ipv4() {
+            true => self.install_as::<FastForm4>(directive, direction, now),
+            false => self.install_as::<FastForm6>(directive, direction, now),
+        }
+    }
+
+    fn install_as<F: Form>(
+        &mut self,
+        directive: &Directive,
+        direction: Direction,
+        now: Time,
+    ) -> Result<(), DropReason> {
+        let egress = directive.egress(direction);
+        let networks = [directive.flow.network, directive.egress];
+        let word = self.words.enter(directive.requirement, networks);
+        // Next hop 0 is never one: the first packet finds the way.
+        let mut form = F::compile(directive, direction, 0, word)
+            .map_err(|_| DropReason::UnfitDirective)?;
+        form.set_last_seen(stamp(now));
+        form.set_side(egress.0);
+        if form.state().flags & flag::SIDE_TABLE != 0 {
+            let copy = |&destination: &std::net::SocketAddr| Copy { destination, next_hop: 0 };
+            let copies = directive.copies().iter().map(copy).collect();
+            let side = self.side.insert(Side { egress, copies });
+            form.set_side(side.ok_or(DropReason::SideTableFull)?);
+        }
+        self.put_in(form, now);
+        Ok(())
+    }
+
+    /// Notes that no requirement matches.
+    fn note_unmatched(&mut self, key: &FlowKey, now: Time) {
+        match key.source.is_ipv4() {
+            true => self.note_unmatched_as::<FastForm4>(key, now),
+            false => self.note_unmatched_as::<FastForm6>(key, now),
+        }
+    }
+
+    fn note_unmatched_as<F: Form>(&mut self, key: &FlowKey, now: Time) {
+        if let Some(mut form) = F::bare(key, flag::OCCUPIED | flag::NEGATIVE) {
+            form.set_generation(self.words.unmatched());
+            form.set_last_seen(stamp(now.plus_ms(self.config.negative_ms)));
+            self.put_in(form, now);
+        }
+    }
+
+    /// Puts an entry into its table. When both buckets are full, a negative or outdated entry
+    /// gives way first, then the one that was seen least recently; but no directive gives way to
+    /// a negative entry.
+    fn put_in<F: Form>(&mut self, form: F, now: Time) {
+        let hash = form.key().hash(&self.seed);
+        let (negative, stamp) = (form.state().flags & flag::NEGATIVE != 0, stamp(now));
+        let words = &self.words;
+        let age = |held: &F| {
+            let state = held.state();
+            let counts = state.flags & flag::NEGATIVE == 0
+                && words.requirement(state.requirement) == state.generation;
+            match (counts, negative) {
+                (false, _) => Some(u32::MAX),
+                (true, true) => None,
+                (true, false) => Some(stamp.wrapping_sub(state.last_seen)),
+            }
+        };
+        let Some(inserted) = F::table_mut(&mut self.tables).insert(form, hash, age) else { return };
+        self.counters.evictions += u64::from(inserted.evicted);
+        if let Some(replaced) = inserted.replaced {
+            self.let_go(replaced, now);
+        }
+    }
+}

@@ -1,0 +1,561 @@
+//! What becomes of a packet, as a list: parse, sanity, directive lookup, (suspicion score),
+//! (partition gate), ops or miss, transmit.
+//!
+//! Plain packets go through in batches: each stage walks over the whole batch and asks for the
+//! memory that the next one needs, so that a batch waits for memory once. Everything else (ARP,
+//! fragments, ICMP errors, damage) leaves the batch at the first stage and takes the same list
+//! alone, as do frames that were put aside and come back.
+//!
+//! A score and the gate belong between lookup and ops: known flows score better, and a fenced
+//! partition lets them pass.
+
+use crate::cache::{Form, Key, Key4, Key6, State};
+use crate::nic::{Frame, FrameMemory};
+use crate::packet::{Content, Fragment, Malformed, Packet, Parsed, Version, inner, parse, tcp};
+use crate::rewrite::CannotApply;
+use crate::route::{Hop, Ingress, NoWay};
+use crate::shard::{DropReason, Shard, Turn};
+use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
+use penstock_event_schema::flow::FlowKey;
+use penstock_event_schema::id::NetworkId;
+
+/// Frames that go through the stages together: enough to hide the memory behind the work, few
+/// enough that what was asked for is still near when it is needed.
+pub const BATCH_MAX: usize = 64;
+
+/// A frame between stages.
+#[derive(Clone, Copy)]
+pub(crate) struct Lane {
+    way: Way,
+    packet: Packet,
+    hash: u64,
+    slot: Option<u32>,
+}
+
+/// Which way a frame takes through the stages.
+#[derive(Clone, Copy)]
+enum Way {
+    /// A plain IPv4 packet.
+    Four,
+    /// A plain IPv6 packet.
+    Six,
+    /// Anything else: no batch.
+    Alone,
+}
+
+impl Lane {
+    /// What stands in a lane before its first frame.
+    pub(crate) const EMPTY: Lane = Lane {
+        way: Way::Alone,
+        packet: Packet {
+            network: 0,
+            transport: 0,
+            end: 0,
+            source_port: 0,
+            destination_port: 0,
+            version: Version::V4,
+            protocol: 0,
+            tcp_flags: 0,
+            ttl: 0,
+            fragment: Fragment::Whole,
+            content: Content::OtherProtocol,
+            dont_fragment: false,
+            icmp_type: 0,
+            icmp_code: 0,
+        },
+        hash: 0,
+        slot: None,
+    };
+}
+
+/// How a directive is carried out.
+#[derive(Clone, Copy)]
+pub(crate) enum Manner<'a> {
+    /// On a whole packet or a first fragment.
+    Plain,
+    /// On a later fragment, which has no ports.
+    Later,
+    /// On an ICMP error that quotes this packet.
+    Error(&'a Packet),
+}
+
+/// Why a packet that found an entry is not simply sent.
+#[derive(Clone, Copy)]
+enum Detour {
+    OtherKey,
+    Negative,
+    Outdated,
+    Copies,
+    Unrouted,
+    TimeExceeded,
+    TooBig(Hop),
+    CannotApply,
+}
+
+/// TCP flags that end a connection: worth a report at once.
+const ENDING: u8 = tcp::flag::FIN | tcp::flag::RST;
+
+impl Shard {
+    /// Takes a batch of at most [`BATCH_MAX`] frames through all stages.
+    pub(crate) fn run<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, batch: &[Frame]) {
+        for &frame in batch {
+            turn.memory.prefetch(frame);
+        }
+        let mut lanes = std::mem::take(&mut self.lanes);
+        let (four, six) = (self.tables.four.view(), self.tables.six.view());
+        for (lane, &frame) in lanes.iter_mut().zip(batch) {
+            if let Some(count) = self.counters.received.get_mut(usize::from(frame.port.0)) {
+                *count += 1;
+            }
+            let bytes = turn.memory.bytes(frame);
+            let ingress = self.router.ingress(frame.port);
+            match look(bytes, ingress, lane) {
+                Way::Four => {
+                    lane.hash = Key4::of(&lane.packet, bytes, ingress.network_word()).hash(&self.seed);
+                    four.prefetch_tags(lane.hash);
+                }
+                Way::Six => {
+                    lane.hash = Key6::of(&lane.packet, bytes, ingress.network_word()).hash(&self.seed);
+                    six.prefetch_tags(lane.hash);
+                }
+                Way::Alone => {}
+            }
+        }
+        for lane in &mut lanes[..batch.len()] {
+            match lane.way {
+                Way::Four => lane.slot = four.candidate(lane.hash),
+                Way::Six => lane.slot = six.candidate(lane.hash),
+                Way::Alone => {}
+            }
+        }
+        for (lane, &frame) in lanes.iter().zip(batch) {
+            match lane.way {
+                Way::Four => self.finish::<FastForm4, M>(turn, frame, lane),
+                Way::Six => self.finish::<FastForm6, M>(turn, frame, lane),
+                Way::Alone => self.alone(turn, frame),
+            }
+        }
+        self.lanes = lanes;
+    }
+
+    /// Last stage: directive or miss.
+    #[inline(always)]
+    fn finish<F: Form, M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        lane: &Lane,
+    ) {
+        let network = self.router.ingress(frame.port).network_word();
+        let key = F::Key::of(&lane.packet, turn.memory.bytes(frame), network);
+        let Some(slot) = lane.slot else {
+            return self.miss_plain(turn, frame, &lane.packet, NetworkId(network));
+        };
+        match self.execute::<F, M>(turn, frame, &lane.packet, slot, &key, Manner::Plain) {
+            Ok(()) => {}
+            Err(detour) => self.detour_plain::<F, M>(turn, frame, lane, slot, &key, detour),
+        }
+    }
+
+    /// Tags of 16 bits may be another key's; everything else that is not simply sent.
+    #[cold]
+    fn detour_plain<F: Form, M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        lane: &Lane,
+        slot: u32,
+        key: &F::Key,
+        detour: Detour,
+    ) {
+        match detour {
+            Detour::OtherKey => match F::table(&self.tables).find(key, lane.hash) {
+                Some(slot) => self.go::<F, M>(turn, frame, &lane.packet, slot, key, Manner::Plain),
+                None => {
+                    let network = self.router.ingress(frame.port).network_word();
+                    self.miss_plain(turn, frame, &lane.packet, NetworkId(network));
+                }
+            },
+            other => self.detour::<F, M>(turn, frame, &lane.packet, slot, Manner::Plain, other),
+        }
+    }
+
+    #[cold]
+    fn miss_plain<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        packet: &Packet,
+        network: NetworkId,
+    ) {
+        let key = packet.key(turn.memory.bytes(frame), network);
+        self.miss(turn, frame, key, packet.is_opening());
+    }
+
+    /// The whole list for one frame.
+    pub(crate) fn alone<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, frame: Frame) {
+        let ingress = self.router.ingress(frame.port);
+        let Some(network) = ingress.network else {
+            return self.discard(turn, frame, DropReason::NoNetwork);
+        };
+        let bytes = turn.memory.bytes(frame);
+        match parse(bytes) {
+            Err(damage) => self.discard_malformed(turn, frame, damage),
+            Ok(_) if !is_for_us(bytes, ingress) => self.discard(turn, frame, DropReason::NotForUs),
+            Ok(Parsed::Ip(packet)) => match sanity(&packet) {
+                Ok(()) => self.packet(turn, frame, &packet, network),
+                Err(reason) => self.discard(turn, frame, reason),
+            },
+            Ok(Parsed::Arp(arp)) => self.answer_arp(turn, frame, &arp),
+            Ok(Parsed::NeighbourSolicitation(asked)) => self.answer_solicitation(turn, frame, &asked),
+            Ok(Parsed::Other) => self.discard(turn, frame, DropReason::NotIp),
+        }
+    }
+
+    fn packet<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        packet: &Packet,
+        network: NetworkId,
+    ) {
+        match (packet.fragment, packet.content) {
+            (Fragment::Later { id, .. }, _) => self.later_fragment(turn, frame, packet, network, id),
+            (_, Content::IcmpError) => self.icmp_error(turn, frame, packet, network),
+            (_, Content::OtherIcmp) => self.discard(turn, frame, DropReason::IcmpOther),
+            (fragment, _) => {
+                let key = packet.key(turn.memory.bytes(frame), network);
+                let waiting = match fragment {
+                    Fragment::First { id } => self.teach(turn, frame, packet, &key, id),
+                    _ => Default::default(),
+                };
+                self.steer(turn, frame, packet, &key, Manner::Plain);
+                self.release_fragments(turn, waiting);
+            }
+        }
+    }
+
+    /// An error about a packet that we sent: it goes to whoever sent the original, by the
+    /// directive for the way back.
+    fn icmp_error<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        packet: &Packet,
+        network: NetworkId,
+    ) {
+        let bytes = turn.memory.bytes(frame);
+        match inner(bytes, packet) {
+            Ok(quoted) => {
+                let key = quoted.key(bytes, network).reversed(network);
+                self.steer(turn, frame, packet, &key, Manner::Error(&quoted));
+            }
+            Err(damage) => self.discard_malformed(turn, frame, damage),
+        }
+    }
+
+    /// Lookup by a key that the packet itself may not show.
+    pub(crate) fn steer<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        packet: &Packet,
+        key: &FlowKey,
+        manner: Manner<'_>,
+    ) {
+        match packet.version {
+            Version::V4 => self.steer_as::<FastForm4, M>(turn, frame, packet, key, manner),
+            Version::V6 => self.steer_as::<FastForm6, M>(turn, frame, packet, key, manner),
+        }
+    }
+
+    fn steer_as<F: Form, M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        packet: &Packet,
+        key: &FlowKey,
+        manner: Manner<'_>,
+    ) {
+        let found = F::Key::from_flow(key).and_then(|short| {
+            let slot = F::table(&self.tables).find(&short, short.hash(&self.seed))?;
+            Some((slot, short))
+        });
+        match found {
+            Some((slot, key)) => self.go::<F, M>(turn, frame, packet, slot, &key, manner),
+            None => self.miss(turn, frame, *key, opens(packet, manner)),
+        }
+    }
+
+    /// [`Shard::execute`] with its detours, out of line.
+    fn go<F: Form, M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        packet: &Packet,
+        slot: u32,
+        key: &F::Key,
+        manner: Manner<'_>,
+    ) {
+        if let Err(detour) = self.execute::<F, M>(turn, frame, packet, slot, key, manner) {
+            self.detour::<F, M>(turn, frame, packet, slot, manner, detour);
+        }
+    }
+
+    /// Carries out the entry in `slot`, if it is the one of `key` and nothing stands in the way.
+    /// With an error the frame is unchanged and the caller still holds it.
+    #[inline(always)]
+    fn execute<F: Form, M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        mut frame: Frame,
+        packet: &Packet,
+        slot: u32,
+        key: &F::Key,
+        manner: Manner<'_>,
+    ) -> Result<(), Detour> {
+        let entry = F::table_mut(&mut self.tables).entry_mut(slot);
+        if !entry.holds(key) {
+            return Err(Detour::OtherKey);
+        }
+        let state = entry.state();
+        if state.flags & flag::NEGATIVE != 0 {
+            return Err(Detour::Negative);
+        }
+        if self.words.requirement(state.requirement) != state.generation {
+            return Err(Detour::Outdated);
+        }
+        if state.flags & flag::DECREMENT_TTL != 0 && packet.ttl <= 1 {
+            return Err(Detour::TimeExceeded);
+        }
+        if state.flags & flag::SIDE_TABLE != 0 {
+            return Err(Detour::Copies);
+        }
+        let hop = self.router.hop(state.next_hop).ok_or(Detour::Unrouted)?;
+        if packet.ip_length() > usize::from(hop.mtu) {
+            return Err(Detour::TooBig(*hop));
+        }
+        let bytes = turn.memory.bytes(frame);
+        carry_out(entry, bytes, packet, manner).map_err(|_| Detour::CannotApply)?;
+        frame.port = hop.port;
+        let known = hop.resolved;
+        if let (true, Some(addresses)) = (known, bytes.first_chunk_mut()) {
+            *addresses = hop.ethernet;
+        }
+        self.counters.hits += 1;
+        // An error about a flow is no sign of life of its ends.
+        if !matches!(manner, Manner::Error(_)) {
+            self.count::<F, M>(turn, packet, slot);
+        }
+        if known {
+            self.send(frame);
+        } else {
+            self.await_neighbour(turn, frame, state.next_hop);
+        }
+        Ok(())
+    }
+
+    /// Whether an entry counts at all.
+    pub(crate) fn is_valid(&self, state: &State) -> bool {
+        state.flags & flag::NEGATIVE == 0
+            && self.words.requirement(state.requirement) == state.generation
+    }
+
+    /// Counts a packet at its entry and sees to it that the trackers hear of it.
+    #[inline(always)]
+    pub(crate) fn count<F: Form, M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        packet: &Packet,
+        slot: u32,
+    ) {
+        let entry = F::table_mut(&mut self.tables).entry_mut(slot);
+        entry.count(packet.ip_length(), packet.tcp_flags, turn.stamp);
+        let flags = entry.state().flags;
+        if packet.tcp_flags & ENDING != 0 {
+            self.report_ending::<F, M>(turn, slot);
+        } else if flags & flag::REPORT_DUE == 0 {
+            entry.set_flags(flags | flag::REPORT_DUE);
+            self.due.push(F::slot(slot), turn.now);
+        }
+    }
+
+    /// FIN and RST are reported at once, unless a sender makes a flood of them.
+    #[cold]
+    fn report_ending<F: Form, M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, slot: u32) {
+        let entry = F::table_mut(&mut self.tables).entry_mut(slot);
+        let flags = entry.state().flags;
+        if self.outbox.reports_room() > 0 && self.limits.report(turn.now) {
+            let mut form = *entry;
+            entry.take_counts();
+            self.report(&mut form, turn.now);
+        } else if flags & flag::REPORT_DUE == 0 {
+            entry.set_flags(flags | flag::REPORT_DUE);
+            self.due.push(F::slot(slot), turn.now);
+        }
+    }
+
+    /// Hands a rewritten frame to its next hop.
+    pub(crate) fn leave<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        mut frame: Frame,
+        next_hop: u32,
+        hop: &Hop,
+    ) {
+        if !hop.resolved {
+            return self.await_neighbour(turn, frame, next_hop);
+        }
+        frame.port = hop.port;
+        if let Some(addresses) = turn.memory.bytes(frame).first_chunk_mut() {
+            *addresses = hop.ethernet;
+        }
+        self.send(frame);
+    }
+
+    /// Hands a finished frame out by its port.
+    #[inline(always)]
+    pub(crate) fn send(&mut self, frame: Frame) {
+        if let Some(count) = self.counters.transmitted.get_mut(usize::from(frame.port.0)) {
+            *count += 1;
+        }
+        self.transmits.push(frame);
+    }
+
+    #[cold]
+    fn detour<F: Form, M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        packet: &Packet,
+        slot: u32,
+        manner: Manner<'_>,
+        detour: Detour,
+    ) {
+        let entry = *F::table(&self.tables).entry(slot);
+        let state = entry.state();
+        match detour {
+            Detour::OtherKey => debug_assert!(false, "the caller has looked at the key"),
+            Detour::CannotApply => self.discard(turn, frame, DropReason::CannotApply),
+            Detour::Negative => {
+                let ended = state.last_seen.wrapping_sub(turn.stamp) as i32 <= 0;
+                if ended || state.generation != self.words.unmatched() {
+                    self.remove::<F>(slot, turn.now);
+                    return self.miss(turn, frame, entry.flow(), opens(packet, manner));
+                }
+                self.counters.negative_hits += 1;
+                self.discard(turn, frame, DropReason::Negative);
+            }
+            Detour::Outdated => {
+                self.counters.outdated += 1;
+                self.miss(turn, frame, entry.flow(), opens(packet, manner));
+            }
+            Detour::Copies => self.replicate(turn, frame, packet, slot, &entry, manner),
+            Detour::Unrouted => {
+                let (_, destination) = entry.translated();
+                match self.router.resolve(NetworkId(state.side), destination.ip()) {
+                    Ok(number) => {
+                        F::table_mut(&mut self.tables).entry_mut(slot).set_next_hop(number);
+                        self.go::<F, M>(turn, frame, packet, slot, &Form::key(&entry), manner);
+                    }
+                    Err(no_way) => self.discard(turn, frame, no_way.into()),
+                }
+            }
+            Detour::TimeExceeded => self.answer_time_exceeded(turn, frame, packet),
+            Detour::TooBig(hop) if packet.dont_fragment => {
+                self.answer_too_big(turn, frame, packet, hop.mtu);
+            }
+            Detour::TooBig(hop) => {
+                if carry_out(&entry, turn.memory.bytes(frame), packet, manner).is_err() {
+                    return self.discard(turn, frame, DropReason::CannotApply);
+                }
+                self.counters.hits += 1;
+                self.count::<F, M>(turn, packet, slot);
+                self.leave_cut(turn, frame, packet, state.next_hop, &hop);
+            }
+        }
+    }
+
+    #[cold]
+    fn discard_malformed<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        damage: Malformed,
+    ) {
+        self.counters.malformed[damage as usize] += 1;
+        turn.memory.release(frame);
+    }
+}
+
+/// First stage: parse and sanity.
+#[inline(always)]
+fn look(bytes: &[u8], ingress: Ingress, lane: &mut Lane) -> Way {
+    let plain = match parse(bytes) {
+        Ok(Parsed::Ip(packet)) => {
+            lane.packet = packet;
+            is_for_us(bytes, ingress) && sanity(&packet).is_ok() && is_plain(&packet)
+        }
+        _ => false,
+    };
+    lane.way = match lane.packet.version {
+        _ if !plain || ingress.network.is_none() => Way::Alone,
+        Version::V4 => Way::Four,
+        Version::V6 => Way::Six,
+    };
+    lane.way
+}
+
+/// Rewrites a frame as its entry says.
+#[inline(always)]
+fn carry_out<F: Form>(
+    entry: &F,
+    bytes: &mut [u8],
+    packet: &Packet,
+    manner: Manner<'_>,
+) -> Result<(), CannotApply> {
+    match manner {
+        Manner::Plain => entry.apply(bytes, packet),
+        Manner::Later => entry.apply_later_fragment(bytes, packet),
+        Manner::Error(quoted) => entry.apply_error(bytes, packet, quoted),
+    }
+}
+
+/// Whether a frame was sent to this port's hardware address, or to a group.
+#[inline(always)]
+fn is_for_us(bytes: &[u8], ingress: Ingress) -> bool {
+    match (bytes.first_chunk::<6>(), ingress.mac) {
+        (Some(to), Some(mac)) => *to == mac || to[0] & 1 != 0,
+        _ => true,
+    }
+}
+
+/// What no honest sender sends, beside what the parser rejects.
+#[inline(always)]
+fn sanity(packet: &Packet) -> Result<(), DropReason> {
+    let flags = packet.tcp_flags;
+    if flags & tcp::flag::SYN != 0 && flags & ENDING != 0 {
+        return Err(DropReason::TcpFlags);
+    }
+    Ok(())
+}
+
+/// Whether a packet's own ports name its flow, and nothing else must be done with it.
+#[inline(always)]
+fn is_plain(packet: &Packet) -> bool {
+    packet.fragment == Fragment::Whole
+        && !matches!(packet.content, Content::IcmpError | Content::OtherIcmp)
+}
+
+fn opens(packet: &Packet, manner: Manner<'_>) -> bool {
+    matches!(manner, Manner::Plain) && packet.is_opening()
+}
+
+impl From<NoWay> for DropReason {
+    fn from(no_way: NoWay) -> DropReason {
+        match no_way {
+            NoWay::NoRoute => DropReason::NoRoute,
+            NoWay::PortDown => DropReason::PortDown,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What a shard does with inputs that are not packets.
+
+use super::{CachedDirective, Invalidation, Shard, ShardInput, Turn, time_of};
+use crate::cache::{Form, Key, Table};
+use crate::nic::FrameMemory;
+use penstock_event_schema::directive::{Direction, FastForm4, FastForm6, flag};
+use penstock_event_schema::flow::FlowKey;
+use penstock_event_schema::id::{NetworkId, RequirementId, Time};
+
+impl Shard {
+    pub(super) fn take_input<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, input: ShardInput) {
+        match input {
+            ShardInput::Reply(reply) => self.take_reply(turn, reply),
+            ShardInput::Invalidate(what) => self.invalidate(what, turn.now),
+            ShardInput::Port(port, state) => self.router.set_port(port, state),
+            ShardInput::Networks(networks) => self.router.set_networks(&networks),
+            ShardInput::Owned(owned) => self.owned = owned.into_iter().collect(),
+            ShardInput::Routes(routes) => self.router.set_routes(routes),
+            ShardInput::Neighbour { port, address, mac } => {
+                self.take_neighbour(turn, port, address, mac);
+            }
+            ShardInput::List { limit } => {
+                let listed = self.listing(limit, turn.now);
+                // Whoever asks faster than it takes waits for nothing that it would read.
+                let _ = self.outbox.listing(listed);
+            }
+        }
+    }
+
+    fn invalidate(&mut self, what: Invalidation, now: Time) {
+        match what {
+            Invalidation::Keys(keys) => {
+                self.words.note_change();
+                for key in keys {
+                    match key.source.is_ipv4() {
+                        true => self.forget::<FastForm4>(&key, now),
+                        false => self.forget::<FastForm6>(&key, now),
+                    }
+                }
+            }
+            Invalidation::Requirement(requirement) => {
+                self.words.invalidate_requirement(requirement);
+            }
+            Invalidation::Network(network) => self.words.invalidate_network(network),
+            Invalidation::Unmatched => {
+                self.words.invalidate_unmatched();
+                self.budget.reset();
+            }
+            Invalidation::All => {
+                self.words.invalidate_all();
+                self.budget.reset();
+            }
+        }
+    }
+
+    /// Takes an entry out and says what it has counted.
+    fn forget<F: Form>(&mut self, key: &FlowKey, now: Time) {
+        let Some(key) = F::Key::from_flow(key) else { return };
+        let hash = key.hash(&self.seed);
+        if let Some(slot) = F::table(&self.tables).find(&key, hash) {
+            self.remove::<F>(slot, now);
+        }
+    }
+
+    /// Empties a slot; the side table and the trackers lose nothing.
+    pub(crate) fn remove<F: Form>(&mut self, slot: u32, now: Time) {
+        if let Some(form) = F::table_mut(&mut self.tables).remove(slot) {
+            self.let_go(form, now);
+        }
+    }
+
+    /// What is owed to an entry that has left its table.
+    pub(crate) fn let_go<F: Form>(&mut self, mut form: F, now: Time) {
+        self.report(&mut form, now);
+        if form.state().flags & flag::SIDE_TABLE != 0 {
+            self.side.remove(form.state().side);
+        }
+    }
+
+    fn listing(&self, limit: usize, now: Time) -> Vec<CachedDirective> {
+        let mut listed = Vec::new();
+        self.list_table(&self.tables.four, limit, now, &mut listed);
+        self.list_table(&self.tables.six, limit, now, &mut listed);
+        // Where an entry lies depends on the seed; what is shown does not.
+        listed.sort_by_key(|cached| cached.key);
+        listed
+    }
+
+    fn list_table<F: Form>(
+        &self,
+        table: &Table<F>,
+        limit: usize,
+        now: Time,
+        listed: &mut Vec<CachedDirective>,
+    ) {
+        let room = limit.saturating_sub(listed.len());
+        let valid = table.iter().filter(|form| self.is_valid(&form.state()));
+        listed.extend(valid.take(room).map(|form| {
+            let state = form.state();
+            let (source, destination) = form.translated();
+            let side = (state.flags & flag::SIDE_TABLE != 0)
+                .then(|| self.side.get(state.side))
+                .flatten();
+            CachedDirective {
+                key: form.flow(),
+                direction: match state.flags & flag::REVERSE {
+                    0 => Direction::Forward,
+                    _ => Direction::Reverse,
+                },
+                requirement: RequirementId(state.requirement),
+                source,
+                destinations: side.map_or_else(
+                    || vec![destination],
+                    |side| side.copies.iter().map(|copy| copy.destination).collect(),
+                ),
+                egress: side.map_or(NetworkId(state.side), |side| side.egress),
+                ops: ops(state.flags),
+                packets: state.packets,
+                last_seen: time_of(state.last_seen, now),
+            }
+        }));
+    }
+}
+
+/// Names of what is done beside the translation of ends.
+fn ops(flags: u8) -> Vec<&'static str> {
+    let named = [
+        (flag::DECREMENT_TTL, "decrement_ttl"),
+        (flag::SET_DSCP, "set_dscp"),
+        (flag::CLAMP_MSS, "clamp_mss"),
+        (flag::SIDE_TABLE, "replicate"),
+    ];
+    named.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| name).collect()
+}

@@ -1,0 +1,139 @@
+//! What surrounds the node in a run: time, chance, the journal, the trace and the checkers.
+
+use super::check::Findings;
+use super::check::journal::JournalCheck;
+use super::check::packets::PacketCheck;
+use super::check::ports::PortCheck;
+use super::fault::Faults;
+use super::random::Random;
+use super::trace::Trace;
+use penstock_actors::journal::simulated::SimulatedJournal;
+use penstock_actors::seam::{Acknowledgement, Journal};
+use penstock_event_schema::envelope::Sealed;
+use penstock_event_schema::epoch::Seq;
+use penstock_event_schema::id::Time;
+use penstock_event_schema::topic::TopicPartition;
+use std::collections::BTreeMap;
+
+/// See the module.
+pub struct Around {
+    /// The time of the run.
+    pub now: Time,
+    /// Chance of messages and crashes.
+    pub random: Random,
+    /// What goes wrong now.
+    pub faults: Faults,
+    /// What happened.
+    pub trace: Trace,
+    /// What must not be.
+    pub findings: Findings,
+    /// Reads the journal.
+    pub journal_check: JournalCheck,
+    /// Looks at what leaves.
+    pub packet_check: PacketCheck,
+    /// Looks at what arrives.
+    pub port_check: PortCheck,
+    /// Keeps the records.
+    pub journal: SimulatedJournal,
+    /// Records at rest, by topic partition.
+    at_rest: BTreeMap<TopicPartition, u64>,
+    /// Records appended since the beginning.
+    pub appended: u64,
+    /// The process dies right after this many records have been appended.
+    pub crash_after: Option<u64>,
+    /// The process is dying: it does nothing more.
+    pub dying: bool,
+}
+
+impl Around {
+    /// The beginning of a run.
+    pub fn new(
+        now: Time,
+        mut random: Random,
+        faults: Faults,
+        trace: Trace,
+        packet_check: PacketCheck,
+        port_check: PortCheck,
+    ) -> Around {
+        let journal = SimulatedJournal::new(random.bits(), faults.of_journal());
+        Around {
+            now,
+            random,
+            faults,
+            trace,
+            findings: Findings::new(),
+            journal_check: JournalCheck::default(),
+            packet_check,
+            port_check,
+            journal,
+            at_rest: BTreeMap::new(),
+            appended: 0,
+            crash_after: None,
+            dying: false,
+        }
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, now: Time) {
+        self.now = now;
+        self.findings.at(now);
+        self.journal.handle_timeout(now);
+    }
+
+    /// Changes what goes wrong from now on.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+        self.journal.set_faults(faults.of_journal());
+    }
+
+    /// Hands a record to the journal.
+    pub fn append(&mut self, record: Sealed, sync: bool) {
+        if self.dying {
+            return;
+        }
+        let Sealed { at, epoch, seq, chain, .. } = &record;
+        self.trace.line(self.now, format_args!("append {at}/{epoch}/{seq} {chain}"));
+        *self.at_rest.entry(*at).or_default() += 1;
+        self.journal.append(&mut vec![record], sync);
+        self.appended += 1;
+        self.dying = self.crash_after == Some(self.appended);
+    }
+
+    /// The next acknowledgement that has come; the checkers know it before any driver does.
+    pub fn poll_acknowledgement(&mut self) -> Option<Acknowledgement> {
+        let acknowledgement = self.journal.poll_acknowledgement()?;
+        self.trace.line(self.now, format_args!("journal {acknowledgement:?}"));
+        match &acknowledgement {
+            Acknowledgement::Accepted(at, seq) | Acknowledgement::Durable(at, seq) => {
+                self.note_accepted(*at, *seq);
+            }
+            other => self.findings.note("journal", format!("{other:?}")),
+        }
+        Some(acknowledgement)
+    }
+
+    /// Records of `at` up to `seq` are safe from the death of the process.
+    fn note_accepted(&mut self, at: TopicPartition, seq: Seq) {
+        let records = self.journal.records(at);
+        self.journal_check.accepted(at, seq, records, &mut self.findings);
+    }
+
+    /// The process dies: of what it had handed over and nobody had acknowledged, some is there
+    /// and some is not.
+    pub fn crash_journal(&mut self) {
+        for (at, count) in &mut self.at_rest {
+            let accepted = self.journal_check.read_until(*at).0;
+            *count = self.random.range(accepted, (*count).max(accepted));
+            self.journal.records_mut(*at).truncate(*count as usize);
+        }
+        self.journal.crash();
+    }
+
+    /// A process has started and has read all that is at rest.
+    pub fn note_recovered(&mut self) {
+        let all: Vec<_> = self.at_rest.iter().map(|(at, count)| (*at, Seq(*count))).collect();
+        for (at, seq) in all {
+            self.note_accepted(at, seq);
+        }
+    }
+}

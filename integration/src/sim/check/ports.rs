@@ -1,0 +1,60 @@
+//! Looks at what reaches the servers: no two live flows come from one source end to one
+//! destination end. A flow lives from its first packet until its client is done with it, or until
+//! it has been silent for its idle limit.
+
+use super::Findings;
+use crate::sim::frame::Packet;
+use penstock_event_schema::id::Time;
+use penstock_event_schema::requirement::IdleLimits;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+const NAME: &str = "ports";
+
+/// See the module.
+pub struct PortCheck {
+    idle: IdleLimits,
+    /// Who was last seen with these ends, and when.
+    holders: BTreeMap<(u8, SocketAddr, SocketAddr), u32>,
+    seen: BTreeMap<u32, Time>,
+    ended: BTreeSet<u32>,
+}
+
+impl PortCheck {
+    /// For flows with these idle limits.
+    pub fn new(idle: IdleLimits) -> PortCheck {
+        PortCheck { idle, holders: BTreeMap::new(), seen: BTreeMap::new(), ended: BTreeSet::new() }
+    }
+
+    /// The client of this flow is done with it.
+    pub fn ended(&mut self, tag: u32) {
+        self.ended.insert(tag);
+    }
+
+    /// A packet has come back to a client.
+    pub fn returned(&mut self, packet: &Packet, now: Time) {
+        if let Some(tag) = packet.tag() {
+            self.seen.insert(tag, now);
+        }
+    }
+
+    /// A packet has reached a server.
+    pub fn reached(&mut self, packet: &Packet, findings: &mut Findings) {
+        let Some(tag) = packet.tag() else { return };
+        let now = findings.now();
+        self.seen.insert(tag, now);
+        if self.ended.contains(&tag) {
+            // A straggler holds nothing.
+            return;
+        }
+        let protocol = packet.protocol();
+        let ends = (protocol, packet.source, packet.destination);
+        let Some(holder) = self.holders.insert(ends, tag).filter(|holder| *holder != tag) else { return };
+        let idle_ms = u64::from(self.idle.of(penstock_event_schema::flow::Protocol(protocol)));
+        let silent = self.seen.get(&holder).is_none_or(|seen| now.ms_since(*seen) >= idle_ms);
+        if !silent && !self.ended.contains(&holder) {
+            let text = format!("flows {holder} and {tag} share {} > {} ({protocol})", ends.1, ends.2);
+            findings.note(NAME, text);
+        }
+    }
+}

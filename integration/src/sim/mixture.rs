@@ -1,0 +1,144 @@
+//! What a seed makes of a run: its site, its flows, its faults and when they strike. Each run
+//! draws a mixture of its own, so that many seeds meet many combinations.
+
+use super::check::Finding;
+use super::client::{Exchange, Plan, Style, Work};
+use super::fault::Faults;
+use super::node::NodeSetup;
+use super::random::Random;
+use super::seat::ShardSizes;
+use super::site::{HostId, Service, Site};
+use super::tcp::{Close, Transfer};
+use super::world::{Action, Tally, World};
+use penstock_actors::flow::SlotLimits;
+use penstock_event_schema::epoch::Chain;
+use penstock_event_schema::flow::Protocol;
+use penstock_event_schema::id::Time;
+use std::net::SocketAddr;
+
+/// Flows begin within this time, and everything goes wrong within it.
+const TROUBLE_MS: u64 = 6_000;
+/// After healing, clients must finish within this time.
+const FINISH_MS: u64 = 60_000;
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was found; empty is good.
+    pub findings: Vec<Finding>,
+    /// The trace's hash.
+    pub trace: Chain,
+    /// What it was made of.
+    pub tally: Tally,
+    /// The newest lines of its trace.
+    pub newest: String,
+}
+
+/// Runs a seed. With `printed` the trace goes to standard error.
+pub fn run(seed: u64, printed: bool) -> Outcome {
+    let mut random = Random::new(seed ^ 0x7065_6e73_746f_636b);
+    let setup = draw_setup(seed, &mut random);
+    let faults = Faults::draw(&mut random);
+    let fragments = random.pick(&[0, 0, 256]);
+    let server_style = Style { partial: random.happens(300), fragment_bytes: fragments, ..Style::default() };
+    let mut world = World::new(setup.clone(), faults, server_style, printed);
+    let flows = random.pick(&[5, 20, 60]);
+    for tag in 1..=flows {
+        let client = random.range(0, u64::from(setup.site.clients) - 1) as u8;
+        let plan = draw_plan(tag, client, world.now(), &mut random);
+        world.open(client, plan);
+    }
+    schedule(&mut world, &faults, &mut random);
+    world.run_for(TROUBLE_MS);
+    world.run_for(faults.down_ms_max);
+    world.finish(FINISH_MS, false);
+    Outcome {
+        findings: world.findings().to_vec(),
+        trace: world.trace_hash(),
+        tally: world.tally(),
+        newest: world.newest(),
+    }
+}
+
+fn draw_setup(seed: u64, random: &mut Random) -> NodeSetup {
+    let site = Site {
+        clients: random.range(1, 4) as u8,
+        servers: random.range(1, 4) as u8,
+        // Enough for the most flows at once, but some are met on the way.
+        pool_ports: random.pick(&[80, 400]),
+        preserve_port: random.happens(500),
+        dscp: random.happens(300).then_some(10),
+        mss_max: random.happens(300).then_some(1200),
+        ..Site::default()
+    };
+    let sizes = ShardSizes {
+        cache_entries_max: random.pick(&[16, 4096]),
+        ..ShardSizes::default()
+    };
+    NodeSetup {
+        site,
+        slots: random.pick(&[4, 8, 16]),
+        shards: random.pick(&[1, 2]),
+        sizes,
+        limits: SlotLimits { linger_ms: 3_000, reset_linger_ms: 1_000, ..SlotLimits::default() },
+        seed,
+    }
+}
+
+/// A flow of any kind. The port follows from the tag within a small range, so that clients share
+/// ports and one client does not use an end twice.
+fn draw_plan(tag: u32, client: u8, now: Time, random: &mut Random) -> Plan {
+    let ipv6 = random.happens(400);
+    let service = random.pick(&[Service::Web, Service::Chain, Service::Outside]);
+    let exchange = Exchange {
+        count: random.range(1, 12) as u32,
+        bytes: random.pick(&[8, 100, 700, 1300]),
+        pause_ns: random.pick(&[0, 100_000_000, 700_000_000]),
+        tries_max: 200,
+    };
+    let transfer = Transfer {
+        upload: random.pick(&[0, 1, 3_000, 30_000]),
+        download: random.pick(&[0, 500, 20_000]),
+        mss: random.pick(&[200, 1000, 1300]),
+        pace_ns: random.pick(&[0, 10_000_000, 100_000_000]),
+        close: random.pick(&[Close::OpenerFirst, Close::OpenerFirst, Close::AcceptorFirst, Close::Reset, Close::Silent]),
+        tries_max: 200,
+    };
+    let (service, work) = match random.range(0, 9) {
+        0..5 => (service, Work::Tcp(transfer)),
+        5..8 => (service, Work::Udp(exchange)),
+        8 => (service, Work::Echo(exchange)),
+        _ => (Service::Feed, Work::Announce(exchange)),
+    };
+    let protocol = Protocol(work.protocol(ipv6));
+    let fragments = matches!(work, Work::Udp(_)) && random.happens(200);
+    Plan {
+        at: now.plus_ms(random.range(0, TROUBLE_MS - 1_000)),
+        tag,
+        local: SocketAddr::new(HostId::Client(client).address(ipv6), 40_000 + (tag % 64) as u16),
+        remote: service.end(protocol, ipv6),
+        work,
+        style: Style {
+            partial: random.happens(300),
+            unsummed: random.happens(200),
+            fragment_bytes: if fragments { 480 } else { 0 },
+            reversed: random.happens(500),
+        },
+    }
+}
+
+fn schedule(world: &mut World, faults: &Faults, random: &mut Random) {
+    let begin = world.now();
+    // One start must be over before the next kill.
+    let span = (TROUBLE_MS - 500) / u64::from(faults.crashes.max(1));
+    for n in 0..u64::from(faults.crashes) {
+        let down_ms = random.range(0, faults.down_ms_max.min(span / 2));
+        let at = begin.plus_ms(n * span + random.range(0, span / 2));
+        world.act(at, Action::Crash { down_ms });
+    }
+    for _ in 0..faults.shard_restarts {
+        let at = begin.plus_ms(random.range(0, TROUBLE_MS));
+        world.act(at, Action::RestartShard(random.range(0, 1) as u16));
+    }
+    world.act(begin.plus_ms(TROUBLE_MS), Action::Heal);
+}

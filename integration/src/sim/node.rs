@@ -1,0 +1,519 @@
+//! A node: its drivers and shards, and the messages between them. It is the simulation's host and
+//! gateway: it translates, as the real ones do, and decides nothing.
+
+use super::around::Around;
+use super::check::journal::same_state;
+use super::queue::Queue;
+use super::seat::{Seat, ShardSizes};
+use super::site::{PORTS, Site};
+use penstock_actors::decision::{self, Decision, DecisionSetup};
+use penstock_actors::driver::{Driver, DriverLimits, DriverSetup, Input, Output, Ticket};
+use penstock_actors::flow::{self, Slot, SlotLimits, SlotSetup};
+use penstock_actors::machine::Machine;
+use penstock_actors::network::{self, Catalog, Networks};
+use penstock_actors::recovery::Recovery;
+use penstock_actors::seam::{Acknowledgement, Journal, Position};
+use penstock_dataplane::nic::PortIndex;
+use penstock_dataplane::shard::{Invalidation, ShardInput, ShardOutput};
+use penstock_event_schema::epoch::Seq;
+use penstock_event_schema::flow::SlotHash;
+use penstock_event_schema::id::{DirectiveId, SlotId, Time};
+use penstock_event_schema::topic::{Topic, TopicPartition};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// What stays the same at every start of a node.
+#[derive(Clone)]
+pub struct NodeSetup {
+    /// The site around it.
+    pub site: Site,
+    /// Slots, at least 1.
+    pub slots: u16,
+    /// Shards, at least 1.
+    pub shards: u16,
+    /// Bounds of a shard.
+    pub sizes: ShardSizes,
+    /// Bounds and times of a slot.
+    pub limits: SlotLimits,
+    /// Where random bits come from.
+    pub seed: u64,
+}
+
+/// Who sends and receives messages inside a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Party {
+    Shard(u16),
+    Slot(u16),
+    Decision,
+    Networks,
+}
+
+/// What is sent.
+#[derive(Clone, Debug)]
+enum Message {
+    Slot(SlotId, flow::Command),
+    Decision(decision::Command),
+    Shard(u16, ShardInput),
+    Networks(network::Command),
+}
+
+impl Message {
+    fn receiver(&self) -> Party {
+        match self {
+            Message::Slot(slot, _) => Party::Slot(slot.0),
+            Message::Decision(_) => Party::Decision,
+            Message::Shard(shard, _) => Party::Shard(*shard),
+            Message::Networks(_) => Party::Networks,
+        }
+    }
+}
+
+/// Frames that have left, with the port.
+pub type Sent = Vec<(PortIndex, Vec<u8>)>;
+
+/// See the module.
+pub struct Node {
+    setup: NodeSetup,
+    hash: SlotHash,
+    networks: Driver<Networks>,
+    slots: Vec<Driver<Slot>>,
+    decision: Driver<Decision>,
+    seats: Vec<Seat>,
+    catalog: Catalog,
+    queue: Queue<(Party, Party), Message>,
+    refused: Vec<String>,
+    /// Misses of shards that have been restarted.
+    misses: u64,
+}
+
+fn driver_setup(setup: &NodeSetup, topic: Topic, number: u16) -> DriverSetup {
+    DriverSetup {
+        at: TopicPartition { topic, number },
+        source: "node-1".into(),
+        seed: setup.seed ^ u64::from(number) << 8,
+        limits: DriverLimits::default(),
+    }
+}
+
+fn fresh_slot(setup: &NodeSetup, hash: &SlotHash, number: u16) -> Slot {
+    Slot::new(SlotSetup {
+        id: SlotId(number),
+        hash: hash.clone(),
+        trackers: Arc::from(["node-1".to_owned()]),
+        limits: setup.limits,
+    })
+}
+
+impl Node {
+    /// Starts: recovers every driver from the journal, tells the decision node and the shards
+    /// what they must know.
+    ///
+    /// # Panics
+    /// The records do not make a state: a bug of this project.
+    pub fn start(setup: &NodeSetup, around: &mut Around) -> Node {
+        let mut key = [0u8; 16];
+        key[..8].copy_from_slice(&setup.seed.to_le_bytes());
+        let hash = SlotHash::new(key, setup.slots);
+        let now = around.now;
+        let networks = Driver::recover_from(
+            &mut around.journal,
+            Networks::default(),
+            driver_setup(setup, Topic::Network, 0),
+            now,
+        );
+        let slots = (0..setup.slots).map(|number| {
+            let slot = fresh_slot(setup, &hash, number);
+            let at = driver_setup(setup, Topic::Flow, number);
+            Driver::recover_from(&mut around.journal, slot, at, now).expect("records make a state")
+        });
+        let slots: Vec<Driver<Slot>> = slots.collect();
+        // Numbers of an earlier start were lower, since time goes on.
+        let decision = DecisionSetup { maglev_size: 251, ..DecisionSetup::new(hash.clone(), DirectiveId(now.0)) };
+        let none = driver_setup(setup, Topic::Flow, u16::MAX);
+        let decision = Driver::resume(Decision::new(decision), none, Position::default(), now);
+        let seed = around.random.bits();
+        let mut node = Node {
+            networks: networks.expect("records make a state"),
+            slots,
+            decision,
+            seats: (0..setup.shards).map(|n| Seat::new(n, setup.shards, &setup.sizes, seed)).collect(),
+            catalog: Catalog::new(),
+            queue: Queue::new(),
+            refused: Vec::new(),
+            misses: 0,
+            setup: setup.clone(),
+            hash,
+        };
+        around.note_recovered();
+        node.tell(around);
+        node
+    }
+
+    /// What a decision node and shards that know nothing are told.
+    fn tell(&mut self, around: &mut Around) {
+        let now = around.now;
+        for event in self.networks.machine().catalog().snapshot() {
+            self.catalog.evolve(&event);
+            let command = decision::Command::Configure(event);
+            self.decision.handle(Input::Command { command, reply: None }, now);
+        }
+        for slot in &self.slots {
+            for (directive, resources) in slot.machine().held() {
+                let command = decision::Command::Hold { directive, resources };
+                self.decision.handle(Input::Command { command, reply: None }, now);
+            }
+        }
+        self.drain_decision(around);
+        let mut inputs = self.setup.site.shard_inputs();
+        inputs.extend(self.shard_inputs());
+        for seat in &mut self.seats {
+            for input in &inputs {
+                seat.handle_input(input.clone(), now);
+            }
+        }
+    }
+
+    /// What shards must know of the objects.
+    fn shard_inputs(&self) -> Vec<ShardInput> {
+        let port = |name: &str| PORTS.iter().position(|(port, _)| *port == name);
+        let attached = self.catalog.networks().filter_map(|network| {
+            Some((network.id, PortIndex(port(network.attachment.port())? as u8)))
+        });
+        let attached: Vec<_> = attached.collect();
+        let owned = self.catalog.steering().owned.into_iter().filter_map(|(network, address)| {
+            let (_, port) = attached.iter().find(|(id, _)| *id == network)?;
+            Some((*port, address))
+        });
+        let owned = owned.collect();
+        vec![
+            ShardInput::Networks(attached),
+            ShardInput::Owned(owned),
+            ShardInput::Invalidate(Invalidation::Unmatched),
+        ]
+    }
+
+    /// Asks the network machine for something.
+    pub fn configure(&mut self, command: network::Command, around: &mut Around) {
+        self.send(Party::Networks, Message::Networks(command), around);
+    }
+
+    /// A shard loses its cache and everything that waits in it.
+    pub fn restart_shard(&mut self, number: u16, around: &mut Around) {
+        let seed = around.random.bits();
+        let mut seat = Seat::new(number, self.setup.shards, &self.setup.sizes, seed);
+        for input in self.setup.site.shard_inputs().into_iter().chain(self.shard_inputs()) {
+            seat.handle_input(input, around.now);
+        }
+        let old = std::mem::replace(&mut self.seats[usize::from(number)], seat);
+        self.misses += old.shard().counters().misses;
+    }
+
+    /// Packets that found no cached directive, since the start.
+    pub fn misses(&self) -> u64 {
+        let now = self.seats.iter().map(|seat| seat.shard().counters().misses);
+        self.misses + now.sum::<u64>()
+    }
+
+    /// What the network machine has refused.
+    pub fn refused(&self) -> &[String] {
+        &self.refused
+    }
+
+    /// The shards.
+    pub fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    /// When [`Node::step`] has something to do, the journal aside.
+    pub fn next_timeout(&self) -> Option<Time> {
+        let drivers = self.slots.iter().filter_map(Driver::next_timeout);
+        let others = [self.networks.next_timeout(), self.decision.next_timeout(), self.queue.next_timeout()];
+        let seats = self.seats.iter().filter_map(Seat::next_timeout);
+        drivers.chain(others.into_iter().flatten()).chain(seats).min()
+    }
+
+    /// Takes a frame that has come in at `port`. `spread` is what the NIC's hash over the packet's
+    /// ends gives: it chooses the queue, and so the shard.
+    pub fn receive(
+        &mut self,
+        port: PortIndex,
+        bytes: &[u8],
+        spread: u64,
+        around: &mut Around,
+        sent: &mut Sent,
+    ) {
+        let number = (spread % self.seats.len() as u64) as u16;
+        self.seats[usize::from(number)].receive(port, bytes, around.now);
+        self.drain_seat(number, around, sent);
+    }
+
+    /// Does all that is due.
+    pub fn step(&mut self, around: &mut Around, sent: &mut Sent) {
+        while let Some(acknowledgement) = around.poll_acknowledgement() {
+            self.acknowledge(&acknowledgement, around);
+        }
+        while !around.dying
+            && let Some(message) = self.queue.pop(around.now)
+        {
+            self.deliver(message, around, sent);
+        }
+        self.tick(around, sent);
+    }
+
+    fn acknowledge(&mut self, acknowledgement: &Acknowledgement, around: &mut Around) {
+        match acknowledgement {
+            Acknowledgement::Accepted(at, seq) => self.tell_driver(*at, Safe::Accepted(*seq), around),
+            Acknowledgement::Durable(at, seq) => self.tell_driver(*at, Safe::Durable(*seq), around),
+            // A finding already.
+            Acknowledgement::Fenced(..) | Acknowledgement::Failed(_) => {}
+        }
+    }
+
+    fn tell_driver(&mut self, at: TopicPartition, what: Safe, around: &mut Around) {
+        match at.topic {
+            Topic::Network => {
+                self.networks.handle(what.input(), around.now);
+                self.drain_networks(around);
+            }
+            Topic::Flow => {
+                if let Some(slot) = self.slots.get_mut(usize::from(at.number)) {
+                    slot.handle(what.input(), around.now);
+                    self.drain_slot(at.number, around);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, message: Message, around: &mut Around, sent: &mut Sent) {
+        let now = around.now;
+        match message {
+            Message::Slot(slot, command) => {
+                around.trace.line(now, format_args!("slot {slot} {command:?}"));
+                self.slots[usize::from(slot.0)].handle(Input::Command { command, reply: None }, now);
+                self.drain_slot(slot.0, around);
+            }
+            Message::Decision(command) => {
+                around.trace.line(now, format_args!("decision {command:?}"));
+                self.decision.handle(Input::Command { command, reply: None }, now);
+                self.drain_decision(around);
+            }
+            Message::Shard(number, input) => {
+                around.trace.line(now, format_args!("shard {number} {input:?}"));
+                self.seats[usize::from(number)].handle_input(input, now);
+                self.drain_seat(number, around, sent);
+            }
+            Message::Networks(command) => {
+                around.trace.line(now, format_args!("networks {command:?}"));
+                self.networks.handle(Input::Command { command, reply: Some(Ticket(0)) }, now);
+                self.drain_networks(around);
+            }
+        }
+    }
+
+    fn tick(&mut self, around: &mut Around, sent: &mut Sent) {
+        let now = around.now;
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
+        for number in 0..self.setup.slots {
+            let slot = &mut self.slots[usize::from(number)];
+            if due(slot.next_timeout()) {
+                slot.handle(Input::Tick, now);
+                self.drain_slot(number, around);
+            }
+        }
+        if due(self.networks.next_timeout()) {
+            self.networks.handle(Input::Tick, now);
+            self.drain_networks(around);
+        }
+        for number in 0..self.setup.shards {
+            let seat = &mut self.seats[usize::from(number)];
+            if due(seat.next_timeout()) {
+                seat.handle_timeout(now);
+                self.drain_seat(number, around, sent);
+            }
+        }
+    }
+
+    fn drain_slot(&mut self, number: u16, around: &mut Around) {
+        let slot = &mut self.slots[usize::from(number)];
+        let (mut effects, mut replies) = (Vec::new(), Vec::new());
+        drain(slot, around, &mut effects, &mut replies);
+        let own = Party::Slot(number);
+        for effect in effects {
+            match effect {
+                flow::Effect::Answer { shard, reply } => {
+                    self.send(own, Message::Shard(shard.0, ShardInput::Reply(reply)), around);
+                }
+                flow::Effect::AskDecision { from, request } => {
+                    let command = decision::Command::Decide { from, request };
+                    self.send(own, Message::Decision(command), around);
+                }
+                flow::Effect::Tell { to, message } => {
+                    let message = Message::Slot(to, flow::Command::Hear(message));
+                    match to.0 == number {
+                        true => self.send(own, message, around),
+                        false => self.send_far(own, message, around),
+                    }
+                }
+                flow::Effect::AskAgain(request) => {
+                    self.send(own, Message::Slot(SlotId(number), flow::Command::Ask(request)), around);
+                }
+                flow::Effect::Invalidate(keys) => {
+                    for shard in 0..self.setup.shards {
+                        let input = ShardInput::Invalidate(Invalidation::Keys(keys.clone()));
+                        self.send(own, Message::Shard(shard, input), around);
+                    }
+                }
+                flow::Effect::Release { directive, resources } => {
+                    let command = decision::Command::Release { directive, resources };
+                    self.send(own, Message::Decision(command), around);
+                }
+            }
+        }
+    }
+
+    fn drain_decision(&mut self, around: &mut Around) {
+        let (mut effects, mut replies) = (Vec::new(), Vec::new());
+        drain(&mut self.decision, around, &mut effects, &mut replies);
+        for decision::Effect::Reply { to, reply } in effects {
+            self.send(Party::Decision, Message::Slot(to, flow::Command::Decided(reply)), around);
+        }
+    }
+
+    fn drain_networks(&mut self, around: &mut Around) {
+        let (mut effects, mut replies) = (Vec::new(), Vec::new());
+        drain(&mut self.networks, around, &mut effects, &mut replies);
+        self.refused.extend(replies);
+        for network::Effect::Publish(event) in effects {
+            self.catalog.evolve(&event);
+            let command = decision::Command::Configure(event);
+            self.send(Party::Networks, Message::Decision(command), around);
+            for input in self.shard_inputs() {
+                for shard in 0..self.setup.shards {
+                    self.send(Party::Networks, Message::Shard(shard, input.clone()), around);
+                }
+            }
+        }
+    }
+
+    fn drain_seat(&mut self, number: u16, around: &mut Around, sent: &mut Sent) {
+        let seat = &mut self.seats[usize::from(number)];
+        seat.collect(sent);
+        let mut messages = Vec::new();
+        while let Some(output) = seat.poll_output() {
+            match output {
+                ShardOutput::Request(request) => {
+                    messages.push((self.hash.slot(&request.key), flow::Command::Ask(request)));
+                }
+                ShardOutput::Report(report) => {
+                    messages.push((self.hash.slot(&report.key), flow::Command::Report(report)));
+                }
+                ShardOutput::ResolveNeighbour { port, address } => {
+                    // All neighbours are given, so this one does not exist.
+                    around.trace.line(around.now, format_args!("no neighbour {address} at {}", port.0));
+                }
+                ShardOutput::Listed(_) => {}
+            }
+        }
+        for (slot, command) in messages {
+            self.send(Party::Shard(number), Message::Slot(slot, command), around);
+        }
+    }
+
+    /// Sends inside the node: nothing is lost, and order is kept per pair.
+    fn send(&mut self, from: Party, message: Message, around: &mut Around) {
+        let at = arrival(around);
+        self.queue.send((from, message.receiver()), at, message);
+    }
+
+    /// Sends where another node could be: a message may be lost, doubled or overtaken.
+    fn send_far(&mut self, from: Party, message: Message, around: &mut Around) {
+        let faults = around.faults;
+        if around.random.happens(faults.tracker_lost_permille) {
+            return;
+        }
+        if around.random.happens(faults.tracker_doubled_permille) {
+            let at = arrival(around);
+            self.queue.send_apart(at.plus_ms(around.random.range(0, 500)), message.clone());
+        }
+        if around.random.happens(faults.tracker_late_permille) {
+            let at = arrival(around);
+            return self.queue.send_apart(at.plus_ms(around.random.range(0, 50)), message);
+        }
+        self.send(from, message, around);
+    }
+
+    /// Holds every driver's state against the one that its records make.
+    pub fn check_states(&self, around: &mut Around) {
+        let setup = driver_setup(&self.setup, Topic::Network, 0);
+        check_state(&self.networks, Networks::default(), setup, around);
+        for (number, slot) in (0..).zip(&self.slots) {
+            let fresh = fresh_slot(&self.setup, &self.hash, number);
+            check_state(slot, fresh, driver_setup(&self.setup, Topic::Flow, number), around);
+        }
+    }
+}
+
+/// An acknowledgement for whichever driver it is about.
+#[derive(Clone, Copy)]
+enum Safe {
+    Accepted(Seq),
+    Durable(Seq),
+}
+
+impl Safe {
+    fn input<M: Machine>(self) -> Input<M> {
+        match self {
+            Safe::Accepted(seq) => Input::Accepted { seq },
+            Safe::Durable(seq) => Input::Durable { seq },
+        }
+    }
+}
+
+fn arrival(around: &mut Around) -> Time {
+    let delay = around.random.range(500, around.faults.message_delay_ns_max.max(1_000));
+    Time(around.now.0 + delay)
+}
+
+/// Takes everything out of a driver. Records go to the journal at once; refusals come as text.
+fn drain<M: Machine>(
+    driver: &mut Driver<M>,
+    around: &mut Around,
+    effects: &mut Vec<M::Effect>,
+    refused: &mut Vec<String>,
+) where
+    M::Refusal: Debug,
+    M::Command: Debug,
+{
+    while !around.dying
+        && let Some(output) = driver.poll_output()
+    {
+        match output {
+            Output::Append { record, sync } => around.append(record, sync),
+            Output::Effect(effect) => effects.push(effect),
+            Output::Reply { result: Err(refusal), .. } => refused.push(format!("{refusal:?}")),
+            Output::Reply { result: Ok(_), .. } => {}
+            Output::Ask => around.journal.ask(driver.at()),
+            Output::Overflow { command, .. } => {
+                around.findings.note("node", format!("no room for {command:?}"));
+            }
+            Output::Stop(reason) => {
+                around.findings.note("node", format!("{} stopped: {reason:?}", driver.at()));
+            }
+        }
+    }
+}
+
+fn check_state<M: Machine>(driver: &Driver<M>, fresh: M, setup: DriverSetup, around: &mut Around) {
+    let at = driver.at();
+    let mut recovery = Recovery::new(fresh, setup, Position::default());
+    for record in around.journal.records(at) {
+        if let Err(error) = recovery.take(record) {
+            return around.findings.note("journal", error.to_string());
+        }
+    }
+    let rebuilt = recovery.finish(around.now);
+    let (mut live, mut again) = (Vec::new(), Vec::new());
+    driver.machine().recorded_state(&mut live);
+    rebuilt.machine().recorded_state(&mut again);
+    same_state(at, &live, &again, &mut around.findings);
+}

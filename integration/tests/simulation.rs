@@ -1,0 +1,78 @@
+//! Runs of the simulation: many seeds, named scenarios, and proof that the checkers can fail.
+//!
+//! `PENSTOCK_SEEDS` says how many seeds are run, `PENSTOCK_SEED` which is the first. A failure
+//! prints the one command that repeats it.
+
+#[path = "simulation/checkers.rs"]
+mod checkers;
+#[path = "simulation/scenarios.rs"]
+mod scenarios;
+
+use penstock_integration::sim::mixture::{self, Outcome};
+use std::time::{Duration, Instant};
+
+/// Seeds that are run unless more or fewer are asked for.
+const SEEDS: u64 = 60;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is `{text}`, and must be a number")))
+}
+
+/// The command that repeats a seed.
+fn command(seed: u64) -> String {
+    format!(
+        "PENSTOCK_SEED={seed} cargo test --release -p penstock-integration --test simulation \
+         one_seed -- --exact --nocapture"
+    )
+}
+
+/// Says what is wrong with a run, or nothing.
+fn problems(seed: u64, outcome: &Outcome) -> Option<String> {
+    if outcome.findings.is_empty() {
+        return None;
+    }
+    let shown: Vec<String> = outcome.findings.iter().take(10).map(ToString::to_string).collect();
+    let all = outcome.findings.len();
+    Some(format!("seed {seed}, {all} findings:\n  {}\nrepeat: {}", shown.join("\n  "), command(seed)))
+}
+
+/// Runs `PENSTOCK_SEED` alone and shows the end of its trace; all of it with `PENSTOCK_TRACE=1`.
+#[test]
+fn one_seed() {
+    let seed = number("PENSTOCK_SEED").unwrap_or(1);
+    let outcome = mixture::run(seed, number("PENSTOCK_TRACE").is_some_and(|on| on > 0));
+    println!("seed {seed}: {:?}, trace {}", outcome.tally, outcome.trace);
+    if let Some(text) = problems(seed, &outcome) {
+        panic!("{}\n{text}", outcome.newest);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let hashes = |seed| (mixture::run(seed, false).trace, mixture::run(seed, false).trace);
+    let runs: Vec<_> = (1..=4).map(hashes).collect();
+    for (n, (first, second)) in runs.iter().enumerate() {
+        assert_eq!(first, second, "seed {}", n + 1);
+        assert!(runs[..n].iter().all(|(other, _)| other != first), "seed {} is like another", n + 1);
+    }
+}
+
+#[test]
+fn many_seeds_hold_every_promise() {
+    let first = number("PENSTOCK_SEED").unwrap_or(1);
+    let count = number("PENSTOCK_SEEDS").unwrap_or(SEEDS);
+    let began = Instant::now();
+    let (mut frames, mut flows, mut crashes, mut bad) = (0, 0, 0, Vec::new());
+    for seed in first..first + count {
+        let outcome = mixture::run(seed, false);
+        frames += outcome.tally.frames;
+        flows += outcome.tally.flows;
+        crashes += outcome.tally.crashes;
+        bad.extend(problems(seed, &outcome));
+    }
+    let took: Duration = began.elapsed();
+    println!("{count} seeds in {took:.1?}: {frames} frames left, {flows} flows opened, {crashes} crashes");
+    assert!(bad.is_empty(), "{} of {count} seeds fail:\n{}", bad.len(), bad.join("\n"));
+    assert!(count < 20 || (frames > 1_000 && flows > 100 && crashes > 0), "the runs were about nothing");
+}

@@ -1,0 +1,340 @@
+//! What the API asks of the node: one trait, and the rows and numbers that it answers with.
+//!
+//! Rows are what goes over the socket, so the command line reads them back with the same types.
+
+use crate::resource::{Kind, Resource};
+use penstock_event_schema::directive::Direction;
+use penstock_event_schema::flow::{FlowKey, Protocol};
+use serde::{Deserialize, Serialize};
+use std::future::Future;
+use std::net::IpAddr;
+
+/// The node cannot answer at the moment: it starts, stops, or did not answer in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// An answer, or why there is none.
+pub type Answer<T> = Result<T, Unavailable>;
+
+/// The node as the API sees it. Every call answers within the caller's patience or says that it
+/// cannot; none blocks.
+pub trait Plane: Send + Sync + 'static {
+    /// All resources of a kind, in order of name.
+    fn resources(&self, kind: Kind) -> impl Future<Output = Answer<Vec<Stored>>> + Send;
+
+    /// What [`Plane::put`] would say to each of `resources`, one after the other, each seeing
+    /// the ones before it. Changes nothing.
+    fn check(&self, resources: Vec<Resource>) -> impl Future<Output = Answer<Vec<Outcome>>> + Send;
+
+    /// Creates or changes one resource; answers when the journal has it durably.
+    fn put(&self, resource: Resource) -> impl Future<Output = Answer<Outcome>> + Send;
+
+    /// Removes one resource; answers when the journal has it durably.
+    fn remove(&self, kind: Kind, name: String) -> impl Future<Output = Answer<Outcome>> + Send;
+
+    /// Live flows that pass `filter`.
+    fn flows(&self, filter: FlowFilter) -> impl Future<Output = Answer<Listing<FlowRow>>> + Send;
+
+    /// What the shards have cached, at most `limit` directions.
+    fn directives(
+        &self,
+        limit: usize,
+    ) -> impl Future<Output = Answer<Listing<DirectiveRow>>> + Send;
+
+    /// How the node is.
+    fn status(&self) -> impl Future<Output = Answer<NodeStatus>> + Send;
+
+    /// Makes the shards forget cached directives; the flows live on, and the next packet asks
+    /// the tracker again.
+    fn invalidate(&self, what: Invalidate) -> impl Future<Output = Answer<()>> + Send;
+}
+
+/// A resource with what is known about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// As applied, with its generation.
+    pub resource: Resource,
+    /// Its number in events and metrics.
+    pub id: u32,
+    /// What flows make of it at the moment, for requirements and target sets.
+    pub live: Option<Live>,
+}
+
+/// What flows make of a requirement or target set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Live {
+    /// Flows that are open.
+    pub flows: u64,
+    /// Flows opened since the node started.
+    pub flows_opened: u64,
+    /// The same by target, in the order of the set.
+    pub targets: Vec<LiveTarget>,
+}
+
+/// What flows make of one target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LiveTarget {
+    /// Its name.
+    pub name: String,
+    /// Flows that are open.
+    pub flows: u64,
+    /// Flows opened since the node started.
+    pub flows_opened: u64,
+}
+
+/// What became of a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+pub enum Outcome {
+    /// It is new.
+    Created {
+        /// Its generation, 1.
+        generation: u32,
+    },
+    /// It was changed.
+    Configured {
+        /// Its new generation.
+        generation: u32,
+    },
+    /// It was so already.
+    Unchanged {
+        /// Its generation.
+        generation: u32,
+    },
+    /// It is gone.
+    Deleted,
+    /// There is none of this name; only for removals.
+    NotFound,
+    /// It was not done, and nothing changed.
+    Refused {
+        /// Everything that is wrong.
+        refusals: Vec<FieldRefusal>,
+    },
+}
+
+impl Outcome {
+    /// For tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Outcome::Created { .. } => "created",
+            Outcome::Configured { .. } => "configured",
+            Outcome::Unchanged { .. } => "unchanged",
+            Outcome::Deleted => "deleted",
+            Outcome::NotFound => "not found",
+            Outcome::Refused { .. } => "refused",
+        }
+    }
+
+    /// The generation that the resource has now.
+    pub fn generation(&self) -> Option<u32> {
+        match self {
+            Outcome::Created { generation }
+            | Outcome::Configured { generation }
+            | Outcome::Unchanged { generation } => Some(*generation),
+            Outcome::Deleted | Outcome::NotFound | Outcome::Refused { .. } => None,
+        }
+    }
+}
+
+/// Why a resource was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldRefusal {
+    /// The field's path as in the resource, for example `spec.pool[0]`; may be empty.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub fix: String,
+}
+
+/// Which flows are wanted. Empty: all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowFilter {
+    /// At most this many rows.
+    pub limit: usize,
+    /// Of this requirement.
+    pub requirement: Option<String>,
+    /// Whose packets come in from this network.
+    pub network: Option<String>,
+    /// Sent to this target.
+    pub target: Option<String>,
+    /// With this address at any of the four ends.
+    pub address: Option<IpAddr>,
+    /// Of this protocol.
+    pub protocol: Option<Protocol>,
+}
+
+/// Some of many rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing<T> {
+    /// The rows, at most as many as asked for.
+    pub items: Vec<T>,
+    /// How many there are in all.
+    pub total: u64,
+}
+
+/// One live flow. Times are in milliseconds before now; pairs are (forward, reverse).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowRow {
+    /// The forward direction as it arrives.
+    pub flow: FlowKey,
+    /// The reverse direction as it arrives; none for replication.
+    pub reverse: Option<FlowKey>,
+    /// Whose flow it is.
+    pub tenant: String,
+    /// The network in which forward packets arrive.
+    pub network: String,
+    /// Why there is a directive.
+    pub requirement: String,
+    /// The requirement's failover unit.
+    pub partition: String,
+    /// Where it was sent, by name; none without a target.
+    pub target: Option<String>,
+    /// Its slot.
+    pub slot: u16,
+    /// How many replicas its tracker has; 1 on a single node.
+    pub replicas: u16,
+    /// What its tracker makes of it, for example `established`.
+    pub state: String,
+    /// How long ago it was opened.
+    pub age_ms: u64,
+    /// How long it has been silent in both directions.
+    pub idle_ms: u64,
+    /// Packets.
+    pub packets: (u64, u64),
+    /// Layer 3 bytes.
+    pub bytes: (u64, u64),
+}
+
+/// One cached direction of one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectiveRow {
+    /// The shard that has it cached.
+    pub shard: u16,
+    /// Which way.
+    pub direction: Direction,
+    /// The direction as it arrives.
+    pub key: FlowKey,
+    /// The ends that packets leave with, `SOURCE>DESTINATION`; of replication the copies'
+    /// destinations, separated by commas.
+    pub leaves: String,
+    /// What else is done, for example `decrement_ttl`.
+    pub ops: Vec<String>,
+    /// Why there is one.
+    pub requirement: String,
+    /// Packets since the last activity report; `flow list` has the sums.
+    pub packets: u64,
+    /// How long ago the last packet passed.
+    pub idle_ms: u64,
+}
+
+/// What shards are to forget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Invalidate {
+    /// Everything.
+    All,
+    /// What was decided for this requirement, by name.
+    Requirement(String),
+    /// What arrives in this network, by name.
+    Network(String),
+    /// These directions.
+    Keys(Vec<FlowKey>),
+}
+
+/// How a node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// The version of the binary.
+    pub version: String,
+    /// Since its start.
+    pub uptime_ms: u64,
+    /// Why it is not ready, for people; empty when it is.
+    pub not_ready: Vec<String>,
+    /// How many replicas flows have; 1 on a single node.
+    pub replicas: u16,
+    /// How many slots.
+    pub slots: u16,
+    /// Live flows.
+    pub flows: u64,
+    /// Flows opened since the start.
+    pub flows_opened: u64,
+    /// Flows closed since the start.
+    pub flows_closed: u64,
+    /// First packets that got no directive since the start, by reason.
+    pub refusals: Vec<(String, u64)>,
+    /// Its ports.
+    pub ports: Vec<PortStatus>,
+    /// Its shards.
+    pub shards: Vec<ShardStatus>,
+    /// Its journal.
+    pub journal: JournalStatus,
+}
+
+/// How a port is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortStatus {
+    /// The interface.
+    pub name: String,
+    /// Whether the link is up.
+    pub up: bool,
+    /// Bytes.
+    pub mtu: u32,
+    /// `02:00:00:00:00:01`.
+    pub mac: String,
+    /// The kernel's addresses on it.
+    pub addresses: Vec<IpAddr>,
+    /// How the XDP program was to be attached.
+    pub attach_asked: String,
+    /// How it is attached, read back from the kernel.
+    pub attach_got: String,
+    /// Whether zero-copy was to be tried.
+    pub zero_copy_asked: String,
+    /// Whether there is: `zero-copy` or `copy`.
+    pub zero_copy_got: String,
+    /// Numbers since the start, by name, for example `received`.
+    pub counters: Vec<(String, u64)>,
+}
+
+/// How a shard is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardStatus {
+    /// Its number.
+    pub id: u16,
+    /// Directions cached.
+    pub cache_entries: u64,
+    /// Directions that can be cached.
+    pub cache_entries_max: u64,
+    /// Packets that found their directive.
+    pub cache_hits: u64,
+    /// Packets that did not.
+    pub cache_misses: u64,
+    /// Numbers since the start, by name.
+    pub counters: Vec<(String, u64)>,
+    /// Packets dropped since the start, by reason.
+    pub drops: Vec<(String, u64)>,
+}
+
+/// How the journal is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JournalStatus {
+    /// `embedded`.
+    pub kind: String,
+    /// Records that survive the death of the process.
+    pub accepted: u64,
+    /// Records on stable storage.
+    pub durable: u64,
+}

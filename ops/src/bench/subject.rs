@@ -1,0 +1,141 @@
+//! What is measured: Penstock, a forwarder that looks at nothing, and the kernel's nftables.
+
+use super::ground::{SUBJECT_CORE, mac, pin, threads_named};
+use crate::lab::error::{Error, trying};
+use crate::lab::namespace::command;
+use crate::lab::node::{Node, NodePlan, Subject as Forwarder};
+use crate::lab::site::Site;
+use penstock_dataplane::nic::af_xdp::bare::{BareConfig, BareReport, forwarder};
+use penstock_dataplane::nic::af_xdp::thread::{in_namespace, pin_thread};
+use penstock_dataplane::nic::af_xdp::{AfXdpConfig, AfXdpError};
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// Who forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Penstock, translating both ends.
+    Penstock,
+    /// On the same rings, nothing but new Ethernet addresses.
+    Bare,
+    /// The kernel, DNAT and source NAT.
+    Nftables,
+}
+
+impl Kind {
+    /// Its name as a peer.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Penstock => "penstock",
+            Kind::Bare => "bare",
+            Kind::Nftables => "nftables",
+        }
+    }
+}
+
+/// One that is running.
+pub(super) enum Running {
+    /// Penstock's process.
+    Penstock(Box<Node>),
+    /// A thread of this process.
+    Bare(Arc<AtomicBool>, JoinHandle<Result<BareReport, AfXdpError>>),
+    /// The kernel.
+    Nftables,
+}
+
+/// A UDP flow ends after as long a silence as in the kernel (`nf_conntrack_udp_timeout`, 30 s);
+/// 32 pool addresses hold two million flows to one destination end.
+const PLAN: NodePlan = NodePlan {
+    resources: include_str!("bench.yaml"),
+    configuration: "dataplane: {cacheEntriesMax: 4000000}\n",
+};
+
+/// The same for the kernel. `masquerade` where one address has ports enough.
+fn rules(masquerade: bool) -> String {
+    let source = if masquerade { "masquerade" } else { "snat to 10.2.0.100-10.2.0.131" };
+    format!(
+        "table ip bench {{
+           chain before {{ type nat hook prerouting priority dstnat; ip daddr 10.90.0.1 udp dport 9000 dnat to 10.2.0.2:9000; }}
+           chain after {{ type nat hook postrouting priority srcnat; oifname right {source}; }}
+         }}"
+    )
+}
+
+impl Running {
+    /// Starts it in the node's namespace.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(super) fn start(site: &Site, kind: Kind, masquerade: bool) -> Result<Running, Error> {
+        match kind {
+            Kind::Penstock => {
+                let node = Node::start(site, Forwarder::Penstock, PLAN)?;
+                node.apply()?;
+                for (number, _) in threads_named(&format!("/proc/{}/task", node.id()), "shard") {
+                    pin(number, SUBJECT_CORE)?;
+                }
+                Ok(Running::Penstock(Box::new(node)))
+            }
+            Kind::Bare => start_bare(site),
+            Kind::Nftables => {
+                let node = site.namespace("node");
+                node.set(&[("ipv4/ip_forward", "1"), ("netfilter/nf_conntrack_udp_timeout", "30")])
+                    .or_else(|_| node.set(&[("ipv4/ip_forward", "1")]))?;
+                let file = site.folder().join("bench.nft");
+                fs::write(&file, rules(masquerade)).map_err(trying(file.display().to_string()))?;
+                command(node.command("nft").arg("-f").arg(&file))?;
+                // NAPI on a veth without XDP.
+                command(node.command("ethtool").args(["-K", "left", "gro", "on"]))?;
+                Ok(Running::Nftables)
+            }
+        }
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// When it did not end well.
+    pub(super) fn stop(self, site: &Site) -> Result<(), Error> {
+        match self {
+            Running::Penstock(mut node) => node.stop().map(drop),
+            Running::Bare(stop, thread) => {
+                stop.store(true, Ordering::Relaxed);
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                Ok(())
+            }
+            Running::Nftables => {
+                let node = site.namespace("node");
+                command(node.command("nft").args(["flush", "ruleset"]))?;
+                command(node.command("ethtool").args(["-K", "left", "gro", "off"]))?;
+                node.set(&[("ipv4/ip_forward", "0")])
+            }
+        }
+    }
+}
+
+fn start_bare(site: &Site) -> Result<Running, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ready, started) = mpsc::channel();
+    let inside = Arc::clone(&stop);
+    let config = BareConfig {
+        ports: ["left".into(), "right".into()],
+        macs: [(mac::LEFT, mac::OUT), (mac::RIGHT, mac::IN)],
+        sockets: AfXdpConfig::default(),
+        generic: false,
+    };
+    let thread = in_namespace(site.namespace("node").path(), move || {
+        pin_thread(SUBJECT_CORE)?;
+        forwarder(&config, &inside, || drop(ready.send(())))
+    });
+    match started.recv() {
+        Ok(()) => Ok(Running::Bare(stop, thread)),
+        // It ended before it was ready, so it has an error to tell.
+        Err(_) => {
+            let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Err(ended.err().map_or(Error::Interrupted, Error::from))
+        }
+    }
+}

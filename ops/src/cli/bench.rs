@@ -1,0 +1,34 @@
+//! What `penstock bench` is asked to measure.
+
+use clap::{Args, ValueEnum};
+
+/// Measures, beside a peer in the same run.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(after_help = "\
+Each line of --json is one figure:
+  {\"bench\",\"case\",\"value\",\"unit\",\"peer\",\"peer_value\",\"ratio\",\"cores\"}
+
+Examples:
+  penstock bench pipeline
+  penstock bench nic --json --rounds 5")]
+pub struct Options {
+    /// What to measure.
+    pub bench: Bench,
+    /// One JSON object a line instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// How often subject and peer take turns; medians are shown.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+}
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bench {
+    /// The shard alone on frames in memory: nanoseconds per packet.
+    Pipeline,
+    /// AF_XDP on veth beside a bare forwarder and nftables: packets per second.
+    Nic,
+    /// New flows per second beside nftables' conntrack, and the first packet's latency.
+    Open,
+}

@@ -1,0 +1,135 @@
+//! `penstock flow`: the flows that are alive.
+
+use super::exit::Failure;
+use super::table::{self, count, duration};
+use super::{Connection, Output, print};
+use crate::api::plane::{FlowRow, Listing};
+use crate::client::with_query;
+use crate::resource::show;
+use clap::{Args, Subcommand};
+use penstock_event_schema::flow::Protocol;
+use serde_json::json;
+use std::net::IpAddr;
+
+/// Looks at flows.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct FlowOptions {
+    /// What to do.
+    #[command(subcommand)]
+    pub step: FlowStep,
+}
+
+/// One thing to do with flows.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum FlowStep {
+    /// List live flows, newest first
+    List(FlowListOptions),
+}
+
+/// Which flows, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(after_help = "\
+Filters add up: a flow is listed when it passes all of them.
+
+Examples:
+  penstock flow list --requirement web
+  penstock flow list --address 192.168.1.10 --protocol udp
+  penstock flow list -o json | jq '.items[].reverse'")]
+pub struct FlowListOptions {
+    /// Of this requirement.
+    #[arg(long, value_name = "NAME")]
+    pub requirement: Option<String>,
+    /// Whose packets come in from this network.
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+    /// Sent to this target.
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// With this address at any of the four ends.
+    #[arg(long)]
+    pub address: Option<IpAddr>,
+    /// Of this protocol: tcp, udp, icmp, icmp6 or a number.
+    #[arg(long)]
+    pub protocol: Option<Protocol>,
+    /// At most this many.
+    #[arg(long, default_value_t = 100)]
+    pub limit: usize,
+    /// table for people, json or yaml for programs.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Does it.
+pub(super) fn flow(options: &FlowOptions, connection: &Connection) -> Result<(), Failure> {
+    let FlowStep::List(options) = &options.step;
+    let path = with_query(
+        "/v1/flows",
+        &[
+            ("limit", Some(options.limit.to_string())),
+            ("requirement", options.requirement.clone()),
+            ("network", options.network.clone()),
+            ("target", options.target.clone()),
+            ("address", options.address.map(|address| address.to_string())),
+            ("protocol", options.protocol.map(|protocol| protocol.to_string())),
+        ],
+    );
+    let reply = connection.get(&path)?;
+    if !reply.status.is_success() {
+        return Err(super::declined(&reply));
+    }
+    let listing: Listing<FlowRow> = reply.json()?;
+    match options.output {
+        Output::Json => {
+            print(&(serde_json::to_string_pretty(&listing).expect("it is plain data") + "\n"));
+        }
+        Output::Yaml => print(&show::yaml(&json!(listing))),
+        Output::Table => {
+            print(&flows_table(&listing.items));
+            super::rest(listing.items.len(), listing.total);
+        }
+    }
+    Ok(())
+}
+
+fn flows_table(flows: &[FlowRow]) -> String {
+    let mut rows = table::table(&[
+        "protocol",
+        "source",
+        "destination",
+        "leaves as",
+        "toward",
+        "requirement",
+        "target",
+        "state",
+        "packets",
+        "back",
+        "age",
+        "idle",
+        "replicas",
+    ]);
+    for row in flows {
+        // The reverse key's destination is the source that forward packets leave with.
+        let (source, toward) = match &row.reverse {
+            Some(reverse) => {
+                (reverse.destination_end().to_string(), reverse.source_end().to_string())
+            }
+            None => (row.flow.source_end().to_string(), "copies".to_owned()),
+        };
+        rows.add_row([
+            row.flow.protocol.to_string(),
+            row.flow.source_end().to_string(),
+            row.flow.destination_end().to_string(),
+            source,
+            toward,
+            row.requirement.clone(),
+            row.target.clone().unwrap_or_else(|| "-".into()),
+            row.state.clone(),
+            count(row.packets.0),
+            count(row.packets.1),
+            duration(row.age_ms),
+            duration(row.idle_ms),
+            row.replicas.to_string(),
+        ]);
+    }
+    table::text(&rows)
+}

@@ -1,0 +1,40 @@
+//! The rows of checks, each named as in the acceptance table.
+
+mod balance;
+mod fast_path;
+mod kernel;
+mod multicast;
+mod path;
+mod restart;
+mod several;
+mod stop;
+mod substitution;
+mod unknown;
+
+use super::error::Error;
+use super::scene::Scene;
+
+/// One row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    /// What `--only` takes and every check shows.
+    pub(crate) name: &'static str,
+    /// What it is about.
+    pub(crate) about: &'static str,
+    /// Plays it. An error stops the row and counts as a failed check.
+    pub(crate) run: fn(&mut Scene) -> Result<(), Error>,
+}
+
+/// All rows, in the order in which they are played.
+pub(crate) const ROWS: [Row; 10] = [
+    Row { name: "T2", about: "a balanced address: shares, and flows that stick", run: balance::run },
+    Row { name: "T1", about: "source substitution, checksums, both ways", run: substitution::run },
+    Row { name: "T3", about: "multicast: copies of each datagram", run: multicast::run },
+    Row { name: "T4", about: "several requirements at once", run: several::run },
+    Row { name: "T8", about: "no message leaves the fast path", run: fast_path::run },
+    Row { name: "T12", about: "packets of unknown flows", run: unknown::run },
+    Row { name: "PATH", about: "traceroute and path MTU discovery", run: path::run },
+    Row { name: "KERNEL", about: "what is not Penstock's goes to the kernel", run: kernel::run },
+    Row { name: "RESTART", about: "the node killed and started again", run: restart::run },
+    Row { name: "STOP", about: "a clean stop leaves nothing in the kernel", run: stop::run },
+];

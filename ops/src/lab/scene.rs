@@ -1,0 +1,184 @@
+//! Everything that a row of checks plays with: the hosts, the node, the checks, the figures.
+
+use super::checks::Checks;
+use super::error::Error;
+use super::namespace::Namespace;
+use super::node::{Node, NodePlan, Subject};
+use super::process::Process;
+use super::serve::{PORT, Received};
+use super::site::Site;
+use super::topology::{self, CLIENTS, SERVERS};
+use crate::api::plane::{DirectiveRow, Listing, NodeStatus};
+use super::traffic::datagrams::Stream;
+use super::traffic::programs;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Who serves in the lab: namespace and the name that it answers with. The router, the node and
+/// `client-2` serve too, to show what does not or does come to them.
+const SERVING: [(&str, &str); 6] = [
+    ("server-1", "s1"),
+    ("server-2", "s2"),
+    ("server-3", "s3"),
+    ("router", "router"),
+    ("node", "node"),
+    ("client-2", "c2"),
+];
+
+/// The lab's node.
+pub(crate) const PLAN: NodePlan = NodePlan { resources: include_str!("lab.yaml"), configuration: "" };
+
+/// Numbers for the tables at the end.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    /// Who asked what, and how many of the connections each server got.
+    pub(crate) shares: Vec<(String, [u32; 3])>,
+    /// What was measured, its value and unit.
+    pub(crate) rates: Vec<(String, String)>,
+    /// The long stream of one flow.
+    pub(crate) stream: Option<Stream>,
+    /// What the node said of itself while it had all counters.
+    pub(crate) remembered: Option<(NodeStatus, Listing<DirectiveRow>)>,
+}
+
+/// The lab while it runs.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    /// Where everything is recorded.
+    pub(crate) site: Site,
+    /// The node.
+    pub(crate) node: Node,
+    /// The checks so far.
+    pub(crate) checks: Checks,
+    /// The figures so far.
+    pub(crate) figures: Figures,
+    _servers: Vec<Process>,
+}
+
+impl Scene {
+    /// Builds the lab and starts everything in it. Nothing is applied yet.
+    ///
+    /// # Errors
+    /// When something cannot be built or started.
+    pub(crate) fn build(site: &Site, subject: Subject) -> Result<Scene, Error> {
+        println!("1. namespaces: two clients, a node with two ports, three servers, a router");
+        topology::build(site)?;
+        let servers = start_servers(site)?;
+        println!("   {} namespaces, {} servers", topology::NAMES.len(), servers.len());
+        println!("2. the node: {subject:?}");
+        let node = Node::start(site, subject, PLAN)?;
+        let (checks, figures) = (Checks::default(), Figures::default());
+        Ok(Scene { site: site.clone(), node, checks, figures, _servers: servers })
+    }
+
+    /// A namespace by its short name.
+    pub(crate) fn at(&self, name: &str) -> Namespace {
+        self.site.namespace(name)
+    }
+
+    /// Remembers what the node says of itself, before it is killed or stopped.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) fn remember(&mut self) -> Result<(), Error> {
+        if self.figures.remembered.is_none() {
+            self.figures.remembered = Some((self.node.status()?, self.node.directives()?));
+        }
+        Ok(())
+    }
+
+    /// What came to the record port of a host.
+    ///
+    /// # Errors
+    /// When its server does not answer.
+    pub(crate) fn datagrams_at(&self, name: &str) -> Result<Vec<Received>, Error> {
+        let url = format!("http://127.0.0.1:{PORT}/datagrams");
+        let finished = programs::run(&self.site, &self.at(name), "curl", &["-sS", "-m", "5", &url])?;
+        serde_json::from_str(&finished.output).map_err(|error| Error::Command {
+            command: format!("GET {url} at {name}"),
+            output: format!("{error}: {}", finished.everything()),
+        })
+    }
+}
+
+/// Starts the servers, and waits until each answers.
+fn start_servers(site: &Site) -> Result<Vec<Process>, Error> {
+    let binary = std::env::current_exe().map_err(super::error::trying("find the penstock binary"))?;
+    let binary = binary.display().to_string();
+    let mut processes = Vec::new();
+    for (host, name) in SERVING {
+        let mut command = site.namespace(host).command(&binary);
+        command.args(["lab", "serve", "--name", name]);
+        let log = site.folder().join(format!("{host}.log"));
+        processes.push(site.start(command, &format!("server {name}"), &log)?);
+    }
+    for server in &SERVERS {
+        let mut command = site.namespace(server.name).command("iperf3");
+        command.arg("-s");
+        let log = site.folder().join(format!("{}.iperf3.log", server.name));
+        processes.push(site.start(command, "iperf3 -s", &log)?);
+    }
+    for (host, _) in SERVING {
+        let namespace = site.namespace(host);
+        site.wait_for(&format!("the server at {host} listens"), Duration::from_secs(5), || {
+            let address = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), PORT);
+            namespace.enter(|| std::net::TcpStream::connect(address).ok()).ok().flatten().map(drop)
+        })?;
+    }
+    Ok(processes)
+}
+
+/// IPv4 and IPv6, for checks that are done for both.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Family {
+    /// For the name of a check.
+    pub(crate) name: &'static str,
+    six: bool,
+}
+
+/// Both versions of IP.
+pub(crate) const FAMILIES: [Family; 2] = [Family { name: "IPv4", six: false }, Family { name: "IPv6", six: true }];
+
+impl Family {
+    /// The service address that ends with `number`.
+    pub(crate) fn service(self, number: u8) -> String {
+        if self.six { format!("fd00:90::{number}") } else { format!("10.90.0.{number}") }
+    }
+
+    /// The address of a host.
+    pub(crate) fn of(self, plan: &topology::HostPlan) -> &'static str {
+        if self.six { plan.v6 } else { plan.v4 }
+    }
+
+    /// The pool addresses of the requirement `out`.
+    pub(crate) fn pool(self) -> &'static [&'static str] {
+        if self.six { &["fd00:20::100"] } else { &["10.20.0.100", "10.20.0.101"] }
+    }
+
+    /// The pool address of the requirement `chain`.
+    pub(crate) fn chain_pool(self) -> &'static str {
+        if self.six { "fd00:20::110" } else { "10.20.0.110" }
+    }
+
+    /// Whether this is IPv6.
+    pub(crate) fn is_six(self) -> bool {
+        self.six
+    }
+
+    /// The addresses of the clients.
+    pub(crate) fn clients(self) -> [&'static str; 2] {
+        CLIENTS.each_ref().map(|client| self.of(client))
+    }
+}
+
+/// A socket address from text that this module made.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn end(address: &str, port: u16) -> Result<SocketAddr, Error> {
+    let ip: IpAddr = address.parse().map_err(|error| Error::Command {
+        command: format!("read {address}"),
+        output: format!("{error}"),
+    })?;
+    Ok(SocketAddr::new(ip, port))
+}

@@ -1,0 +1,202 @@
+//! Metrics: one table says what there is; numbers come from the node's status at each scrape.
+//!
+//! Nothing listens here. [`Metrics::scrape`] renders Prometheus text for whoever serves it.
+
+use crate::api::plane::NodeStatus;
+use metrics::{Unit, counter, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use std::sync::Arc;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only rises while the node runs.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name; counters get `_total` behind it.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: MetricKind,
+    /// What it counts.
+    pub unit: Unit,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+}
+
+macro_rules! metric_table {
+    ($($name:literal $kind:ident $unit:ident [$($label:literal),*] $help:literal;)*) => {
+        &[$(Metric {
+            name: $name,
+            kind: MetricKind::$kind,
+            unit: Unit::$unit,
+            labels: &[$($label),*],
+            help: $help,
+        }),*]
+    };
+}
+
+/// All metrics that come from the node's status.
+pub const METRICS: &[Metric] = metric_table! {
+    "penstock_node_info" Gauge Count ["name", "version"] "Always 1; says which node this is.";
+    "penstock_uptime_seconds" Gauge Seconds [] "Since the start of the node.";
+    "penstock_ready" Gauge Count [] "1 when the node takes traffic, else 0.";
+    "penstock_flow_replicas" Gauge Count [] "Replicas of each flow; 1 on a single node.";
+    "penstock_flows" Gauge Count [] "Live flows.";
+    "penstock_flows_opened_total" Counter Count [] "Flows opened since the start.";
+    "penstock_flows_closed_total" Counter Count [] "Flows closed since the start.";
+    "penstock_flow_refusals_total" Counter Count ["reason"] "First packets that got no directive.";
+    "penstock_port_info" Gauge Count ["port", "attach_asked", "attach_got", "zero_copy_asked", "zero_copy_got"]
+        "Always 1; how XDP is attached and whether packets are copied, asked for and got.";
+    "penstock_port_up" Gauge Count ["port"] "1 when the link is up, else 0.";
+    "penstock_port_events_total" Counter Count ["port", "event"] "What happened at a port's rings.";
+    "penstock_shard_cache_entries" Gauge Count ["shard"] "Directions cached.";
+    "penstock_shard_cache_entries_max" Gauge Count ["shard"] "Directions that can be cached.";
+    "penstock_shard_cache_hits_total" Counter Count ["shard"] "Packets that found their directive.";
+    "penstock_shard_cache_misses_total" Counter Count ["shard"] "Packets that did not.";
+    "penstock_shard_events_total" Counter Count ["shard", "event"] "What else a shard counts.";
+    "penstock_shard_drops_total" Counter Count ["shard", "reason"] "Packets dropped, by reason.";
+    "penstock_journal_accepted_total" Counter Count [] "Records that survive the process.";
+    "penstock_journal_durable_total" Counter Count [] "Records on stable storage.";
+};
+
+/// The recorder and its text form.
+#[derive(Clone)]
+pub struct Metrics {
+    recorder: Arc<PrometheusRecorder>,
+    handle: PrometheusHandle,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// A recorder of its own, for tests and for [`Metrics::install`].
+    pub fn new() -> Metrics {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let metrics = Metrics { handle: recorder.handle(), recorder: Arc::new(recorder) };
+        metrics::with_local_recorder(&metrics.recorder, describe);
+        metrics
+    }
+
+    /// A recorder that also takes what other code records by the macros of `metrics`. When the
+    /// process has one already, that code goes on recording there.
+    pub fn install() -> Metrics {
+        let metrics = Metrics::new();
+        if metrics::set_global_recorder(Arc::clone(&metrics.recorder)).is_err() {
+            tracing::warn!(
+                "a metrics recorder is installed already; this one shows the status only"
+            );
+        }
+        metrics
+    }
+
+    /// Everything as Prometheus text, with the numbers of `status`.
+    pub fn scrape(&self, status: &NodeStatus) -> String {
+        metrics::with_local_recorder(&self.recorder, || publish(status));
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+fn describe() {
+    for metric in METRICS {
+        match metric.kind {
+            MetricKind::Counter => {
+                metrics::describe_counter!(metric.name, metric.unit, metric.help)
+            }
+            MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
+        }
+    }
+}
+
+fn publish(status: &NodeStatus) {
+    let flag = |value: bool| f64::from(u8::from(value));
+    gauge!("penstock_node_info", "name" => status.name.clone(), "version" => status.version.clone())
+        .set(1.0);
+    gauge!("penstock_uptime_seconds").set(status.uptime_ms as f64 / 1_000.0);
+    gauge!("penstock_ready").set(flag(status.not_ready.is_empty()));
+    gauge!("penstock_flow_replicas").set(f64::from(status.replicas));
+    gauge!("penstock_flows").set(status.flows as f64);
+    counter!("penstock_flows_opened_total").absolute(status.flows_opened);
+    counter!("penstock_flows_closed_total").absolute(status.flows_closed);
+    for (reason, count) in &status.refusals {
+        counter!("penstock_flow_refusals_total", "reason" => reason.clone()).absolute(*count);
+    }
+    counter!("penstock_journal_accepted_total").absolute(status.journal.accepted);
+    counter!("penstock_journal_durable_total").absolute(status.journal.durable);
+    for port in &status.ports {
+        let name = || port.name.clone();
+        gauge!(
+            "penstock_port_info",
+            "port" => name(),
+            "attach_asked" => port.attach_asked.clone(),
+            "attach_got" => port.attach_got.clone(),
+            "zero_copy_asked" => port.zero_copy_asked.clone(),
+            "zero_copy_got" => port.zero_copy_got.clone(),
+        )
+        .set(1.0);
+        gauge!("penstock_port_up", "port" => name()).set(flag(port.up));
+        for (event, count) in &port.counters {
+            counter!("penstock_port_events_total", "port" => name(), "event" => event.clone())
+                .absolute(*count);
+        }
+    }
+    for shard in &status.shards {
+        let id = || shard.id.to_string();
+        gauge!("penstock_shard_cache_entries", "shard" => id()).set(shard.cache_entries as f64);
+        gauge!("penstock_shard_cache_entries_max", "shard" => id())
+            .set(shard.cache_entries_max as f64);
+        counter!("penstock_shard_cache_hits_total", "shard" => id()).absolute(shard.cache_hits);
+        counter!("penstock_shard_cache_misses_total", "shard" => id()).absolute(shard.cache_misses);
+        for (event, count) in &shard.counters {
+            counter!("penstock_shard_events_total", "shard" => id(), "event" => event.clone())
+                .absolute(*count);
+        }
+        for (reason, count) in &shard.drops {
+            counter!("penstock_shard_drops_total", "shard" => id(), "reason" => reason.clone())
+                .absolute(*count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::plane::{PortStatus, ShardStatus};
+
+    /// Every metric of the table is published, and nothing else.
+    #[test]
+    fn the_table_is_complete() {
+        let pair = || vec![("x".to_owned(), 3)];
+        let status = NodeStatus {
+            refusals: pair(),
+            ports: vec![PortStatus { counters: pair(), ..Default::default() }],
+            shards: vec![ShardStatus { counters: pair(), drops: pair(), ..Default::default() }],
+            ..Default::default()
+        };
+        let text = Metrics::new().scrape(&status);
+        for metric in METRICS {
+            let sample = text.lines().find(|line| {
+                line.strip_prefix(metric.name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            });
+            let sample = sample.unwrap_or_else(|| panic!("{} is not published", metric.name));
+            for label in metric.labels {
+                assert!(sample.contains(&format!("{label}=\"")), "{sample}: {label}");
+            }
+            assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{text}");
+        }
+        let types = text.lines().filter(|line| line.starts_with("# TYPE")).count();
+        assert_eq!(types, METRICS.len(), "{text}");
+    }
+}

@@ -1,0 +1,469 @@
+//! The actor that owns ports and shards: it follows the objects and the kernel, keeps steering and
+//! shards true to both, and starts a shard again that has died.
+
+use super::steering;
+use super::underlay::{Reader, Underlay};
+use super::wiring::Wiring;
+use crate::api::plane::{PortStatus, ShardStatus as ShardRow};
+use crate::config::{AttachMode, NodeConfig, ZeroCopy};
+use penstock_actors::network::Catalog;
+use penstock_actors::shell::clock::Clock;
+use penstock_dataplane::actor::{
+    ShardActor, ShardArguments, ShardMessage, ShardStatus, ThreadOptions, Uplink,
+};
+use penstock_dataplane::nic::PortIndex;
+use penstock_dataplane::nic::af_xdp::{
+    AfXdp, AfXdpConfig, AfXdpError, AskedMode, Attachment, Bound, Program, ProgramConfig,
+};
+use penstock_dataplane::shard::{CachedDirective, Invalidation, Shard, ShardConfig, ShardInput};
+use penstock_event_schema::event::network::NetworkEvent;
+use penstock_event_schema::id::{NetworkId, ShardId};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a shard may take to answer for a reading.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// So many crashes within [`CRASH_WINDOW`] stop the node.
+const CRASHES_MAX: usize = 3;
+const CRASH_WINDOW: Duration = Duration::from_secs(60);
+
+/// What the dataplane is told.
+pub enum DataplaneMessage {
+    /// An object was defined or removed.
+    Published(NetworkEvent),
+    /// The kernel's view has changed.
+    Underlay(Box<Underlay>),
+    /// A shard wants a neighbour's link address.
+    Resolve(PortIndex, IpAddr),
+    /// Shards are to forget.
+    Invalidate(Invalidation),
+    /// Answer when everything told before is in force in all shards.
+    Settle(RpcReplyPort<()>),
+    /// Up to so many cached directives of each shard.
+    List(usize, RpcReplyPort<Vec<(ShardId, Vec<CachedDirective>)>>),
+    /// How ports and shards are.
+    Status(RpcReplyPort<DataplaneStatus>),
+    /// Detach from the ports and end.
+    Detach(RpcReplyPort<()>),
+}
+
+/// How ports and shards are.
+#[derive(Clone, Debug, Default)]
+pub struct DataplaneStatus {
+    /// The kernel's view.
+    pub underlay: Underlay,
+    /// How programs are attached.
+    pub attachments: Vec<Attachment>,
+    /// How the kernel took the sockets, per shard.
+    pub bound: Vec<Bound>,
+    /// The counters of each shard.
+    pub shards: Vec<(ShardId, ShardStatus)>,
+    /// Directions that one shard caches at most.
+    pub cache_entries_max: u64,
+    /// Steering that could not be brought into the kernel.
+    pub steering_error: Option<String>,
+}
+
+/// What the dataplane starts with.
+pub struct DataplaneArguments {
+    /// The node's configuration.
+    pub config: NodeConfig,
+    /// The node's clock.
+    pub clock: Clock,
+    /// Who is where.
+    pub wiring: Arc<Wiring>,
+    /// All objects, as recovered.
+    pub catalog: Catalog,
+    /// The first reading of the kernel.
+    pub underlay: Underlay,
+    /// For neighbours.
+    pub reader: Reader,
+    /// Random bits for the shards' hashes.
+    pub seed: u64,
+}
+
+/// See the module.
+pub struct Dataplane;
+
+/// What [`Dataplane`] holds while it runs.
+pub struct DataplaneState {
+    config: NodeConfig,
+    clock: Clock,
+    wiring: Arc<Wiring>,
+    catalog: Catalog,
+    underlay: Underlay,
+    reader: Reader,
+    seed: u64,
+    /// None only between the clean detach and the end.
+    program: Option<Program>,
+    networks: Vec<(NetworkId, PortIndex)>,
+    owned: Vec<(PortIndex, IpAddr)>,
+    shards: Vec<ActorRef<ShardMessage>>,
+    bound: Vec<Bound>,
+    crashes: Vec<Instant>,
+    steering_error: Option<String>,
+}
+
+impl Actor for Dataplane {
+    type Msg = DataplaneMessage;
+    type State = DataplaneState;
+    type Arguments = DataplaneArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<DataplaneMessage>,
+        arguments: DataplaneArguments,
+    ) -> Result<DataplaneState, ActorProcessingErr> {
+        let DataplaneArguments { config, clock, wiring, catalog, underlay, reader, seed } =
+            arguments;
+        let program = Program::load(program_config(&config))?;
+        let mut state = DataplaneState {
+            config,
+            clock,
+            wiring,
+            catalog,
+            underlay,
+            reader,
+            seed,
+            program: Some(program),
+            networks: Vec::new(),
+            owned: Vec::new(),
+            shards: Vec::new(),
+            bound: Vec::new(),
+            crashes: Vec::new(),
+            steering_error: None,
+        };
+        state.networks = steering::networks(&state.catalog, &state.config.ports);
+        state.owned = steering::owned(&state.catalog, &state.networks);
+        // Tables and sockets are there before the program takes its place: what is ours never
+        // reaches the kernel.
+        let steering = state.steering();
+        state.program().steer(&steering)?;
+        for number in 0..state.config.shards {
+            state.start_shard(number, myself.get_cell()).await?;
+        }
+        state.program().attach()?;
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<DataplaneMessage>,
+        message: DataplaneMessage,
+        state: &mut DataplaneState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            DataplaneMessage::Published(event) => state.published(&event),
+            DataplaneMessage::Underlay(underlay) => state.follow(*underlay),
+            DataplaneMessage::Resolve(port, address) => {
+                if let Some((interface, _)) = state.underlay.ports.get(usize::from(port.0)) {
+                    state.reader.resolve(*interface, address).await;
+                }
+            }
+            DataplaneMessage::Invalidate(what) => state.tell(&[ShardInput::Invalidate(what)]),
+            DataplaneMessage::Settle(reply) => state.list(0, move |_| {
+                let _ = reply.send(());
+            }),
+            DataplaneMessage::List(limit, reply) => state.list(limit, move |listed| {
+                let _ = reply.send(listed);
+            }),
+            DataplaneMessage::Status(reply) => state.status(reply),
+            DataplaneMessage::Detach(reply) => {
+                state.detach()?;
+                let _ = reply.send(());
+                myself.stop(None);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<DataplaneMessage>,
+        event: SupervisionEvent,
+        state: &mut DataplaneState,
+    ) -> Result<(), ActorProcessingErr> {
+        let (cell, why) = match event {
+            SupervisionEvent::ActorFailed(cell, why) => (cell, why.to_string()),
+            SupervisionEvent::ActorTerminated(cell, _, why) => (cell, why.unwrap_or_default()),
+            _ => return Ok(()),
+        };
+        let died = state.shards.iter().position(|shard| shard.get_id() == cell.get_id());
+        let Some(number) = died else { return Ok(()) };
+        state.crashes.retain(|crash| crash.elapsed() < CRASH_WINDOW);
+        state.crashes.push(Instant::now());
+        tracing::error!(shard = number, why, "a shard has died and is started again");
+        if state.crashes.len() >= CRASHES_MAX {
+            return Err(format!(
+                "{CRASHES_MAX} shards have died within a minute, the last one of: {why}"
+            )
+            .into());
+        }
+        Ok(state.start_shard(number as u16, myself.get_cell()).await?)
+    }
+}
+
+fn program_config(config: &NodeConfig) -> ProgramConfig {
+    let mut program = ProgramConfig::new(config.ports.clone(), config.run_directory.clone());
+    program.mode = match config.dataplane.mode {
+        AttachMode::Auto => AskedMode::Auto,
+        AttachMode::Native => AskedMode::Native,
+        AttachMode::Generic => AskedMode::Generic,
+    };
+    program.shards = u32::from(config.shards);
+    program
+}
+
+impl DataplaneState {
+    fn steering(&self) -> penstock_dataplane::nic::af_xdp::Steering {
+        let kernel = &self.underlay.addresses;
+        steering::steering(&self.catalog, &self.networks, kernel, self.config.ports.len())
+    }
+
+    fn shard_config(&self, number: u16) -> ShardConfig {
+        let entries = usize::try_from(self.config.dataplane.cache_entries_max).unwrap_or(usize::MAX);
+        ShardConfig {
+            shard: ShardId(number),
+            seed: self.seed ^ u64::from(number),
+            cache_entries4_max: entries,
+            cache_entries6_max: (entries / 4).max(1),
+            pending_frames_max: self.config.dataplane.pending_frames_max as usize,
+            both_directions: self.config.shards == 1,
+            ..ShardConfig::default()
+        }
+    }
+
+    /// Starts shard `number` anew: fresh sockets, an empty cache. What it has to know is told
+    /// before its first packet.
+    async fn start_shard(&mut self, number: u16, supervisor: ActorCell) -> Result<(), ActorProcessingErr> {
+        let config = self.shard_config(number);
+        let ports = self.program().ports();
+        let mut side = AfXdpConfig { zero_copy: self.config.dataplane.zero_copy == ZeroCopy::Auto, ..AfXdpConfig::default() };
+        let parked = u32::try_from(config.parked_frames_max())?;
+        side.chunks = side.chunks.max(side.chunks_min(ports.len() as u32) + 2 * parked);
+        let side = AfXdp::open(&side, &ports, u32::from(number))?;
+        self.program().register(&side)?;
+        let bound = side.bound().clone();
+        let clock = self.clock;
+        let arguments = ShardArguments {
+            shard: Shard::new(config),
+            side,
+            options: ThreadOptions {
+                name: format!("shard-{number}"),
+                core: core(number, self.config.shards),
+                clock: Arc::new(move || clock.now()),
+            },
+            id: ShardId(number),
+            uplink: self.wiring.clone() as Arc<dyn Uplink>,
+        };
+        let (shard, _) =
+            ShardActor::<AfXdp>::spawn_linked(None, ShardActor::default(), arguments, supervisor)
+                .await?;
+        shard.cast(ShardMessage::Inputs(self.everything()))?;
+        if usize::from(number) < self.shards.len() {
+            self.shards[usize::from(number)] = shard;
+            self.bound[usize::from(number)] = bound;
+        } else {
+            self.shards.push(shard);
+            self.bound.push(bound);
+        }
+        self.wiring.set_shards(self.shards.clone());
+        Ok(())
+    }
+
+    /// All that a shard has to know beside directives.
+    fn everything(&self) -> Vec<ShardInput> {
+        let mut inputs = vec![
+            ShardInput::Networks(self.networks.clone()),
+            ShardInput::Owned(self.owned.clone()),
+        ];
+        inputs.extend(self.underlay.changes(&Underlay::default()));
+        inputs
+    }
+
+    fn tell(&self, inputs: &[ShardInput]) {
+        for shard in &self.shards {
+            // A shard that has just died is told everything when it starts again.
+            let _ = shard.cast(ShardMessage::Inputs(inputs.to_vec()));
+        }
+    }
+
+    fn published(&mut self, event: &NetworkEvent) {
+        self.catalog.evolve(event);
+        let networks = steering::networks(&self.catalog, &self.config.ports);
+        let owned = steering::owned(&self.catalog, &networks);
+        let mut inputs = Vec::new();
+        if networks != self.networks {
+            inputs.push(ShardInput::Networks(networks.clone()));
+            self.networks = networks;
+        }
+        if owned != self.owned {
+            inputs.push(ShardInput::Owned(owned.clone()));
+            self.owned = owned;
+        }
+        if let NetworkEvent::NetworkRemoved(removed) = event {
+            inputs.push(ShardInput::Invalidate(Invalidation::Network(NetworkId(removed.id))));
+        }
+        inputs.push(ShardInput::Invalidate(Invalidation::Unmatched));
+        self.tell(&inputs);
+        self.steer();
+    }
+
+    fn follow(&mut self, underlay: Underlay) {
+        let inputs = underlay.changes(&self.underlay);
+        let addresses_changed = underlay.addresses != self.underlay.addresses;
+        self.underlay = underlay;
+        self.tell(&inputs);
+        if addresses_changed {
+            self.wiring.node_addresses(self.underlay.addresses.iter().copied().collect());
+            self.steer();
+        }
+    }
+
+    /// Brings steering into the kernel. What fails is shown as not ready and tried again with the
+    /// next change.
+    fn steer(&mut self) {
+        let wanted = self.steering();
+        self.steering_error = self.program().steer(&wanted).err().map(|error| error.to_string());
+        if let Some(error) = &self.steering_error {
+            tracing::error!(error, "steering could not be brought into the kernel");
+        }
+    }
+
+    /// Asks every shard's thread for its cache and hands on all answers at once.
+    fn list(
+        &self,
+        limit: usize,
+        done: impl FnOnce(Vec<(ShardId, Vec<CachedDirective>)>) + Send + 'static,
+    ) {
+        let shards = self.shards.clone();
+        tokio::spawn(async move {
+            let mut listed = Vec::new();
+            for (number, shard) in shards.iter().enumerate() {
+                let answer = shard.call(|reply| ShardMessage::List(limit, reply), Some(PATIENCE));
+                if let Ok(ractor::rpc::CallResult::Success(cached)) = answer.await {
+                    listed.push((ShardId(number as u16), cached));
+                }
+            }
+            done(listed);
+        });
+    }
+
+    fn status(&self, reply: RpcReplyPort<DataplaneStatus>) {
+        let mut status = DataplaneStatus {
+            underlay: self.underlay.clone(),
+            attachments: self.program.as_ref().map(|p| p.attachments().to_vec()).unwrap_or_default(),
+            bound: self.bound.clone(),
+            shards: Vec::new(),
+            cache_entries_max: self.config.dataplane.cache_entries_max,
+            steering_error: self.steering_error.clone(),
+        };
+        let shards = self.shards.clone();
+        tokio::spawn(async move {
+            for (number, shard) in shards.iter().enumerate() {
+                let answer = shard.call(ShardMessage::Status, Some(PATIENCE)).await;
+                if let Ok(ractor::rpc::CallResult::Success(counters)) = answer {
+                    status.shards.push((ShardId(number as u16), counters));
+                }
+            }
+            let _ = reply.send(status);
+        });
+    }
+
+    /// The clean end: the kernel sees all packets again.
+    fn detach(&mut self) -> Result<(), AfXdpError> {
+        self.program.take().map_or(Ok(()), Program::detach)
+    }
+
+    fn program(&mut self) -> &mut Program {
+        self.program.as_mut().expect("the program is there until the actor ends")
+    }
+}
+
+/// With a core to spare, shards keep away from core 0, where interrupts and the rest of the node
+/// are at home.
+fn core(number: u16, shards: u16) -> Option<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores > usize::from(shards)).then(|| cores - 1 - usize::from(number))
+}
+
+impl DataplaneStatus {
+    /// Why the node is not ready, for people.
+    pub fn not_ready(&self) -> Vec<String> {
+        let down = self.underlay.ports.iter().filter(|(_, port)| !port.up);
+        let mut reasons: Vec<String> =
+            down.map(|(_, port)| format!("port {} is down", port.name)).collect();
+        reasons.extend(self.steering_error.iter().map(|error| format!("steering: {error}")));
+        reasons
+    }
+
+    /// One row a port.
+    pub fn port_rows(&self, config: &NodeConfig) -> Vec<PortStatus> {
+        let rows = self.underlay.ports.iter().enumerate().map(|(index, (_, port))| {
+            let attachment = self.attachments.get(index);
+            let zero_copy = !self.bound.is_empty() && self.bound.iter().all(|b| b.zero_copy);
+            PortStatus {
+                name: port.name.clone(),
+                up: port.up,
+                mtu: u32::from(port.mtu),
+                mac: port.mac.map(|byte| format!("{byte:02x}")).join(":"),
+                addresses: port.addresses.clone(),
+                attach_asked: config.dataplane.mode.name().into(),
+                attach_got: attachment.map_or("none", |a| a.got.name()).into(),
+                zero_copy_asked: config.dataplane.zero_copy.name().into(),
+                zero_copy_got: if zero_copy { "zero-copy" } else { "copy" }.into(),
+                counters: self.port_counters(index),
+            }
+        });
+        rows.collect()
+    }
+
+    /// The counters of a port, over all shards.
+    fn port_counters(&self, port: usize) -> Vec<(String, u64)> {
+        let mut sums: Vec<(String, u64)> = Vec::new();
+        for (_, shard) in &self.shards {
+            for (position, (name, value)) in shard.ports.get(port).into_iter().flatten().enumerate()
+            {
+                match sums.get_mut(position) {
+                    Some((_, sum)) => *sum += value,
+                    None => sums.push(((*name).to_owned(), *value)),
+                }
+            }
+        }
+        sums
+    }
+
+    /// One row a shard.
+    pub fn shard_rows(&self) -> Vec<ShardRow> {
+        let rows = self.shards.iter().map(|(id, status)| {
+            let (drops, counters): (Vec<_>, Vec<_>) = status
+                .shard
+                .list()
+                .into_iter()
+                .partition(|counter| counter.name == "dropped");
+            let named = |counter: penstock_dataplane::counters::Counter| {
+                let name = match &counter.label {
+                    Some((_, value)) => format!("{}_{value}", counter.name),
+                    None => counter.name.to_owned(),
+                };
+                (name, counter.value)
+            };
+            let reason = |counter: penstock_dataplane::counters::Counter| {
+                let reason = counter.label.map(|(_, value)| value.into_owned()).unwrap_or_default();
+                (reason, counter.value)
+            };
+            ShardRow {
+                id: id.0,
+                cache_entries: status.shard.entries_ipv4 + status.shard.entries_ipv6,
+                cache_entries_max: self.cache_entries_max,
+                cache_hits: status.shard.hits,
+                cache_misses: status.shard.misses,
+                counters: counters.into_iter().map(named).collect(),
+                drops: drops.into_iter().map(reason).collect(),
+            }
+        });
+        rows.collect()
+    }
+}

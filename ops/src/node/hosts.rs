@@ -1,0 +1,192 @@
+//! Recovers drivers from the journal and starts the hosts around them.
+
+use super::wiring::{DecisionOutlet, NetworkOutlet, SlotOutlet, Wiring};
+use penstock_actors::decision::{self, Decision, DecisionSetup};
+use penstock_actors::driver::{Driver, DriverLimits, DriverSetup, Input};
+use penstock_actors::flow::{Slot, SlotLimits, SlotSetup};
+use penstock_actors::journal::embedded::EmbeddedJournal;
+use penstock_actors::journal::none::NoJournal;
+use penstock_actors::machine::Machine;
+use penstock_actors::network::{Catalog, Command, Limits, Networks};
+use penstock_actors::recovery::RecoveryError;
+use penstock_actors::seam::{JournalError, Outlet, Position};
+use penstock_actors::shell::clock::Clock;
+use penstock_actors::shell::host::{HostRef, HostSetup, spawn};
+use penstock_event_schema::event::flow::Resource;
+use penstock_event_schema::flow::SlotHash;
+use penstock_event_schema::id::{DirectiveId, SlotId, Time};
+use penstock_event_schema::topic::{Topic, TopicPartition};
+use ractor::{ActorCell, SpawnErr};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What all hosts of a node are started with.
+#[derive(Clone)]
+pub struct Hosts {
+    /// The node's name.
+    pub name: String,
+    /// The node's journal.
+    pub journal: Arc<EmbeddedJournal>,
+    /// Who is where.
+    pub wiring: Arc<Wiring>,
+    /// The keyed hash.
+    pub hash: SlotHash,
+    /// The node's clock.
+    pub clock: Clock,
+    /// Random bits.
+    pub seed: u64,
+}
+
+/// Why a host did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its records do not make a state.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The actor did not start.
+    #[error("a host did not start: {0}")]
+    Spawn(#[from] SpawnErr),
+}
+
+/// What live flows hold, by directive.
+pub type Held = Vec<(DirectiveId, Vec<Resource>)>;
+
+const NETWORKS: TopicPartition = TopicPartition { topic: Topic::Network, number: 0 };
+
+const fn slot(number: u16) -> TopicPartition {
+    TopicPartition { topic: Topic::Flow, number }
+}
+
+/// The latest time in the journal: the node's clock must not begin before it.
+///
+/// # Errors
+/// The journal cannot be read.
+pub fn last_time(journal: &EmbeddedJournal, slots: u16) -> Result<Time, JournalError> {
+    use penstock_actors::seam::Journal as _;
+    let reader = journal.reader();
+    let mut latest = reader.last(NETWORKS)?.time;
+    for number in 0..slots {
+        latest = latest.max(reader.last(slot(number))?.time);
+    }
+    Ok(latest)
+}
+
+impl Hosts {
+    fn setup(&self, at: TopicPartition) -> DriverSetup {
+        let place = u64::from(at.topic.number()) << 16 | u64::from(at.number);
+        DriverSetup {
+            at,
+            source: self.name.clone(),
+            seed: self.seed.wrapping_add(place),
+            limits: DriverLimits::default(),
+        }
+    }
+
+    fn recover<M: Machine>(&self, machine: M, at: TopicPartition) -> Result<Driver<M>, StartError> {
+        let mut reader = self.journal.reader();
+        Ok(Driver::recover_from(&mut reader, machine, self.setup(at), self.clock.now())?)
+    }
+
+    async fn start<M>(
+        &self,
+        name: &str,
+        drivers: Vec<Driver<M>>,
+        outlet: Box<dyn Outlet<M>>,
+        supervisor: ActorCell,
+    ) -> Result<HostRef<M>, StartError>
+    where
+        M: Machine + Send + 'static,
+        M::Command: Send,
+        M::Event: Send,
+        M::Effect: Send,
+        M::Refusal: Send,
+    {
+        let journal = self.journal.clone();
+        let setup = HostSetup {
+            drivers,
+            journal: Box::new(move |sink| Box::new(journal.writer(sink))),
+            outlet,
+            clock: self.clock,
+        };
+        tracing::debug!(host = name, "starting");
+        Ok(spawn(None, setup, Some(supervisor)).await?.0)
+    }
+
+    /// Starts the host of objects; `addresses` are the kernel's.
+    ///
+    /// # Errors
+    /// Its records do not make a state.
+    pub async fn networks(
+        &self,
+        addresses: Vec<IpAddr>,
+        supervisor: ActorCell,
+    ) -> Result<Catalog, StartError> {
+        let mut driver = self.recover(Networks::new(Limits::default()), NETWORKS)?;
+        let command = Command::NodeAddresses(addresses);
+        driver.handle(Input::Command { command, reply: None }, self.clock.now());
+        let catalog = driver.machine().catalog().clone();
+        let outlet = Box::new(NetworkOutlet(self.wiring.clone()));
+        let host = self.start("networks", vec![driver], outlet, supervisor).await?;
+        self.wiring.set_networks(host);
+        Ok(catalog)
+    }
+
+    /// Starts the host of all slots, and says what their flows hold.
+    ///
+    /// # Errors
+    /// Their records do not make a state.
+    pub async fn slots(&self, supervisor: ActorCell) -> Result<Held, StartError> {
+        let mut drivers = Vec::new();
+        let mut held = Vec::new();
+        for number in 0..self.hash.slots() {
+            let machine = Slot::new(SlotSetup {
+                id: SlotId(number),
+                hash: self.hash.clone(),
+                trackers: Arc::from([self.name.clone()]),
+                limits: SlotLimits::default(),
+            });
+            let driver = self.recover(machine, slot(number))?;
+            held.extend(driver.machine().held());
+            drivers.push(driver);
+        }
+        let outlet = Box::new(SlotOutlet(self.wiring.clone()));
+        let host = self.start("slots", drivers, outlet, supervisor).await?;
+        self.wiring.set_slots(host);
+        Ok(held)
+    }
+
+    /// Starts the decision host, which follows `catalog` and knows what live flows hold before
+    /// it decides anything.
+    ///
+    /// # Errors
+    /// The actor did not start.
+    pub async fn decision(
+        &self,
+        catalog: &Catalog,
+        held: Held,
+        supervisor: ActorCell,
+    ) -> Result<(), StartError> {
+        let now = self.clock.now();
+        // Above all that an earlier start gave: fewer than 2^20 directives a millisecond.
+        let first = DirectiveId((now.0 / 1_000_000) << 20);
+        let machine = Decision::new(DecisionSetup::new(self.hash.clone(), first));
+        let setup = self.setup(slot(u16::MAX));
+        let mut driver = Driver::resume(machine, setup, Position::default(), now);
+        let configure = catalog.snapshot().into_iter().map(decision::Command::Configure);
+        let hold = held
+            .into_iter()
+            .map(|(directive, resources)| decision::Command::Hold { directive, resources });
+        for command in configure.chain(hold) {
+            driver.handle(Input::Command { command, reply: None }, now);
+        }
+        let setup = HostSetup {
+            drivers: vec![driver],
+            journal: Box::new(|_| Box::new(NoJournal)),
+            outlet: Box::new(DecisionOutlet(self.wiring.clone())) as Box<dyn Outlet<Decision>>,
+            clock: self.clock,
+        };
+        let (host, _) = spawn(None, setup, Some(supervisor)).await?;
+        self.wiring.set_decision(host);
+        Ok(())
+    }
+}

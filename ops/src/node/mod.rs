@@ -1,0 +1,185 @@
+//! `penstock node`: puts journal, hosts, shards and the kernel together, and runs until it is told
+//! to stop.
+//!
+//! ```text
+//! Supervisor ─┬─ networks (host)      hosts        what is started, and from where it recovers
+//!             ├─ slots    (host)      wiring       which effect goes to whom
+//!             ├─ decision (host)      dataplane    ports, steering, shards
+//!             └─ Dataplane ── shards  underlay     the kernel's routes and neighbours
+//! ```
+
+pub mod dataplane;
+pub mod detach;
+mod flows;
+mod hosts;
+mod identity;
+mod lock;
+mod plane;
+mod steering;
+mod supervisor;
+mod underlay;
+mod wiring;
+
+use crate::api;
+use crate::api::server::Server;
+use crate::cli::exit::Exit;
+use crate::config::NodeConfig;
+use crate::metrics::Metrics;
+use hosts::Hosts;
+use lock::RunLock;
+use penstock_actors::journal::embedded::EmbeddedJournal;
+use penstock_actors::journal::store::StoreLimits;
+use penstock_actors::shell::clock::Clock;
+use penstock_dataplane::nic::af_xdp::AfXdpError;
+use plane::NodePlane;
+use ractor::{Actor, ActorRef};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use supervisor::{Supervisor, SupervisorArguments, SupervisorMessage};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use underlay::Reader;
+use wiring::Wiring;
+
+/// How long a clean stop may take before the process ends anyway.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs a node until SIGINT or SIGTERM.
+pub fn run(config: NodeConfig) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    match runtime.block_on(run_until_stopped(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            exit_of(failure.as_ref()).into()
+        }
+    }
+}
+
+/// A missing permission has an exit code of its own. Actors hand errors on in a box, so what it is
+/// about is looked for along the chain of sources.
+fn exit_of(failure: &(dyn std::error::Error + Send + Sync + 'static)) -> Exit {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(failure);
+    while let Some(error) = next {
+        if let Some(AfXdpError::MissingCapabilities { .. }) = error.downcast_ref() {
+            return Exit::Permission;
+        }
+        next = error.source();
+    }
+    Exit::Failed
+}
+
+async fn run_until_stopped(config: NodeConfig) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let _lock = RunLock::take(&config.run_directory)?;
+    let journal = Arc::new(EmbeddedJournal::open(&config.data_directory, StoreLimits::default())?);
+    let (fatal, mut fatally) = mpsc::channel(1);
+    let running = Running::start(config, journal, fatal).await?;
+    tracing::info!("ready");
+    let reason = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        reason = fatally.recv() => Some(reason.unwrap_or_else(|| "the supervisor has ended".into())),
+    };
+    tracing::info!("stopping");
+    let stopped = tokio::time::timeout(STOP_PATIENCE, running.stop()).await;
+    if stopped.is_err() {
+        tracing::error!("the stop took too long and is given up");
+    }
+    match reason {
+        None => Ok(()),
+        Some(reason) => Err(reason.into()),
+    }
+}
+
+/// A node that runs.
+struct Running {
+    supervisor: ActorRef<SupervisorMessage>,
+    served: tokio::task::JoinHandle<()>,
+    metrics: Option<tokio::task::JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    /// Dropped last: then everything appended is on stable storage.
+    _journal: Arc<EmbeddedJournal>,
+}
+
+impl Running {
+    async fn start(
+        config: NodeConfig,
+        journal: Arc<EmbeddedJournal>,
+        fatal: mpsc::Sender<String>,
+    ) -> Result<Running, Failure> {
+        let hash = identity::slot_hash(&config.data_directory, config.slots)?;
+        let clock = Clock::start(hosts::last_time(&journal, config.slots)?);
+        let started = clock.now();
+        let wiring = Wiring::new(hash.clone());
+        let hosts = Hosts {
+            name: config.name.clone(),
+            journal: journal.clone(),
+            wiring: wiring.clone(),
+            hash,
+            clock,
+            seed: u64::from_le_bytes(identity::random()?),
+        };
+        let (reader, changes) = Reader::new(config.ports.clone())?;
+        let underlay = reader.read().await?;
+        // Bound before anything is attached: a second node ends here, and harms nothing.
+        let server = Server::bind(&config.api_socket()).await?;
+        let arguments =
+            SupervisorArguments { config: config.clone(), hosts, reader, changes, underlay, fatal };
+        let (supervisor, _) =
+            Actor::spawn(None, Supervisor, arguments).await.map_err(|error| match error {
+                ractor::SpawnErr::StartupFailed(reason) => reason,
+                other => other.into(),
+            })?;
+        let dataplane = ractor::call!(supervisor, SupervisorMessage::Dataplane)?;
+        let (stop, stopped) = watch::channel(false);
+        let listen = config.metrics.listen;
+        let plane =
+            NodePlane { config, clock, started, wiring, journal: journal.clone(), dataplane };
+        let router = api::router(plane, Metrics::install());
+        let metrics = match listen {
+            None => None,
+            Some(address) => {
+                let stopped = until(stopped.clone());
+                let served = api::server::serve_metrics(router.clone(), address, stopped).await?;
+                Some(tokio::spawn(async move { report(served.await) }))
+            }
+        };
+        let served = server.serve(router, until(stopped));
+        let served = tokio::spawn(async move { report(served.await) });
+        Ok(Running { supervisor, served, metrics, stop, _journal: journal })
+    }
+
+    async fn stop(self) {
+        // The API first: nobody is told of a node that is half gone.
+        let _ = self.stop.send(true);
+        let _ = self.served.await;
+        if let Some(metrics) = self.metrics {
+            let _ = metrics.await;
+        }
+        if let Err(error) = ractor::call!(self.supervisor, SupervisorMessage::Stop) {
+            tracing::error!(%error, "the node could not be stopped in order");
+        }
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn report(served: std::io::Result<()>) {
+    if let Err(error) = served {
+        tracing::error!(%error, "the API has ended");
+    }
+}

@@ -1,0 +1,198 @@
+//! The root of a node's actors. A host that dies is recovered from the journal and started again;
+//! what goes on dying stops the node, with the reason.
+
+use super::dataplane::{Dataplane, DataplaneArguments, DataplaneMessage};
+use super::hosts::Hosts;
+use super::underlay::{self, Reader, Underlay};
+use crate::config::NodeConfig;
+use penstock_actors::network::Catalog;
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// So many deaths within [`CRASH_WINDOW`] stop the node.
+const CRASHES_MAX: usize = 3;
+const CRASH_WINDOW: Duration = Duration::from_secs(60);
+/// How long the n-th restart within the window waits, times n.
+const BACK_OFF: Duration = Duration::from_millis(200);
+/// How long a clean stop waits for what is in flight.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the supervisor is told.
+pub enum SupervisorMessage {
+    /// End everything in order.
+    Stop(RpcReplyPort<()>),
+    /// Where the dataplane is.
+    Dataplane(RpcReplyPort<ActorRef<DataplaneMessage>>),
+}
+
+/// What the supervisor starts with.
+pub struct SupervisorArguments {
+    /// The node's configuration.
+    pub config: NodeConfig,
+    /// What hosts are started with.
+    pub hosts: Hosts,
+    /// Reads the kernel.
+    pub reader: Reader,
+    /// Says when the kernel has changed.
+    pub changes: mpsc::Receiver<()>,
+    /// The first reading.
+    pub underlay: Underlay,
+    /// Takes the reason when the node cannot go on.
+    pub fatal: mpsc::Sender<String>,
+}
+
+/// See the module.
+pub struct Supervisor;
+
+/// What [`Supervisor`] holds while it runs.
+pub struct SupervisorState {
+    hosts: Hosts,
+    underlay: Underlay,
+    catalog: Catalog,
+    dataplane: ActorRef<DataplaneMessage>,
+    networks: ActorId,
+    slots: ActorId,
+    crashes: Vec<Instant>,
+    fatal: mpsc::Sender<String>,
+    stopping: bool,
+}
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMessage;
+    type State = SupervisorState;
+    type Arguments = SupervisorArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        arguments: SupervisorArguments,
+    ) -> Result<SupervisorState, ActorProcessingErr> {
+        let SupervisorArguments { config, hosts, reader, changes, underlay, fatal } = arguments;
+        let cell = myself.get_cell();
+        let addresses = underlay.addresses.iter().copied().collect();
+        let catalog = hosts.networks(addresses, cell.clone()).await?;
+        let held = hosts.slots(cell.clone()).await?;
+        hosts.decision(&catalog, held, cell.clone()).await?;
+        let arguments = DataplaneArguments {
+            config,
+            clock: hosts.clock,
+            wiring: hosts.wiring.clone(),
+            catalog: catalog.clone(),
+            underlay: underlay.clone(),
+            reader: reader.clone(),
+            seed: hosts.seed,
+        };
+        let (dataplane, _) = Dataplane::spawn_linked(None, Dataplane, arguments, cell).await?;
+        hosts.wiring.set_dataplane(dataplane.clone());
+        let follower = dataplane.clone();
+        tokio::spawn(underlay::follow(reader, changes, underlay.clone(), move |_, next| {
+            follower.cast(DataplaneMessage::Underlay(Box::new(next.clone()))).is_ok()
+        }));
+        let id = |actor: Option<ActorId>| actor.ok_or("a host ended while it started");
+        Ok(SupervisorState {
+            networks: id(hosts.wiring.networks().map(|host| host.actor().get_id()))?,
+            slots: id(hosts.wiring.slots().map(|host| host.actor().get_id()))?,
+            hosts,
+            underlay,
+            catalog,
+            dataplane,
+            crashes: Vec::new(),
+            fatal,
+            stopping: false,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        message: SupervisorMessage,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMessage::Dataplane(reply) => {
+                let _ = reply.send(state.dataplane.clone());
+            }
+            SupervisorMessage::Stop(reply) => {
+                state.stop().await;
+                let _ = reply.send(());
+                myself.stop(None);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let (cell, why) = match event {
+            SupervisionEvent::ActorFailed(cell, why) => (cell, why.to_string()),
+            SupervisionEvent::ActorTerminated(cell, _, why) => (cell, why.unwrap_or_default()),
+            _ => return Ok(()),
+        };
+        if state.stopping {
+            return Ok(());
+        }
+        if let Err(reason) = state.restart(&cell, &why, myself.get_cell()).await {
+            // Whoever waits for it may be stopping already.
+            let _ = state.fatal.try_send(reason);
+        }
+        Ok(())
+    }
+}
+
+impl SupervisorState {
+    /// Starts what has died again, from the journal. Says why when the node cannot go on.
+    async fn restart(&mut self, died: &ActorCell, why: &str, me: ActorCell) -> Result<(), String> {
+        let id = died.get_id();
+        if id == self.dataplane.get_id() {
+            return Err(format!("the dataplane has stopped: {why}"));
+        }
+        self.crashes.retain(|crash| crash.elapsed() < CRASH_WINDOW);
+        self.crashes.push(Instant::now());
+        if self.crashes.len() >= CRASHES_MAX {
+            return Err(format!("{CRASHES_MAX} hosts have died within a minute, the last one of: {why}"));
+        }
+        tracing::error!(why, "a host has died and is recovered");
+        tokio::time::sleep(BACK_OFF * self.crashes.len() as u32).await;
+        let failed = |error: super::hosts::StartError| format!("a host cannot be recovered: {error}");
+        if id == self.networks {
+            let addresses = self.underlay.addresses.iter().copied().collect();
+            self.catalog = self.hosts.networks(addresses, me).await.map_err(failed)?;
+            self.networks = self.hosts.wiring.networks().map_or(id, |host| host.actor().get_id());
+        } else if id == self.slots {
+            self.hosts.slots(me).await.map_err(failed)?;
+            self.slots = self.hosts.wiring.slots().map_or(id, |host| host.actor().get_id());
+        } else {
+            let slots = self.hosts.wiring.slots().ok_or("the slots have stopped")?;
+            let held = slots.read(|slots| slots.flat_map(|slot| slot.held()).collect()).await;
+            let networks = self.hosts.wiring.networks().ok_or("the networks have stopped")?;
+            let catalog = networks.read(|all| all.next().map(|m| m.catalog().clone())).await;
+            let catalog = catalog.flatten().ok_or("the networks have stopped")?;
+            let held = held.ok_or("the slots have stopped")?;
+            self.hosts.decision(&catalog, held, me).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Ports first, so that nothing new comes in; then what is in flight is committed.
+    async fn stop(&mut self) {
+        self.stopping = true;
+        let detached = self.dataplane.call(DataplaneMessage::Detach, Some(STOP_PATIENCE)).await;
+        if !matches!(detached, Ok(ractor::rpc::CallResult::Success(()))) {
+            tracing::error!("the ports could not be detached; `penstock detach` removes what is left");
+        }
+        let wiring = &self.hosts.wiring;
+        if let Some(slots) = wiring.slots() {
+            slots.stop();
+            let _ = slots.actor().wait(Some(STOP_PATIENCE)).await;
+        }
+        if let Some(networks) = wiring.networks() {
+            networks.stop();
+            let _ = networks.actor().wait(Some(STOP_PATIENCE)).await;
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Who is where, and which effect goes to whom. The only place where machines, shards and ports
+//! meet: each outlet is one match from effects to addresses.
+//!
+//! What is sent to somebody who is starting again is lost, as a message on a broken link would be.
+//! All receivers live with that: packets are asked for again, and slots ask each other.
+
+use super::dataplane::DataplaneMessage;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use penstock_actors::decision::{self, Decision};
+use penstock_actors::flow::{self, Slot};
+use penstock_actors::network::{self, Networks};
+use penstock_actors::seam::Outlet;
+use penstock_actors::shell::host::HostRef;
+use penstock_dataplane::actor::{ShardMessage, Uplink};
+use penstock_dataplane::nic::PortIndex;
+use penstock_dataplane::shard::{Invalidation, ShardInput};
+use penstock_event_schema::event::flow::RefusalReason;
+use penstock_event_schema::flow::SlotHash;
+use penstock_event_schema::id::{ShardId, SlotId};
+use penstock_event_schema::message::report::ActivityReport;
+use penstock_event_schema::message::tracker::{DirectiveReply, DirectiveRequest};
+use ractor::ActorRef;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The driver of the decision host, and of the networks host.
+const ONLY: u32 = 0;
+
+/// Addresses of everything in a node.
+pub struct Wiring {
+    hash: SlotHash,
+    networks: ArcSwapOption<HostRef<Networks>>,
+    slots: ArcSwapOption<HostRef<Slot>>,
+    decision: ArcSwapOption<HostRef<Decision>>,
+    dataplane: ArcSwapOption<ActorRef<DataplaneMessage>>,
+    shards: ArcSwap<Vec<ActorRef<ShardMessage>>>,
+    refusals: [AtomicU64; RefusalReason::ALL.len()],
+}
+
+impl Wiring {
+    /// Nobody is anywhere yet.
+    pub fn new(hash: SlotHash) -> Arc<Wiring> {
+        Arc::new(Wiring {
+            hash,
+            networks: ArcSwapOption::empty(),
+            slots: ArcSwapOption::empty(),
+            decision: ArcSwapOption::empty(),
+            dataplane: ArcSwapOption::empty(),
+            shards: ArcSwap::default(),
+            refusals: Default::default(),
+        })
+    }
+
+    /// The host of objects.
+    pub fn networks(&self) -> Option<HostRef<Networks>> {
+        self.networks.load().as_deref().cloned()
+    }
+
+    /// The host of slots.
+    pub fn slots(&self) -> Option<HostRef<Slot>> {
+        self.slots.load().as_deref().cloned()
+    }
+
+    /// Says where the host of objects is.
+    pub fn set_networks(&self, host: HostRef<Networks>) {
+        self.networks.store(Some(Arc::new(host)));
+    }
+
+    /// Says where the host of slots is.
+    pub fn set_slots(&self, host: HostRef<Slot>) {
+        self.slots.store(Some(Arc::new(host)));
+    }
+
+    /// Says where the decision host is.
+    pub fn set_decision(&self, host: HostRef<Decision>) {
+        self.decision.store(Some(Arc::new(host)));
+    }
+
+    /// Says where the dataplane is.
+    pub fn set_dataplane(&self, actor: ActorRef<DataplaneMessage>) {
+        self.dataplane.store(Some(Arc::new(actor)));
+    }
+
+    /// Says where the shards are, by number.
+    pub fn set_shards(&self, shards: Vec<ActorRef<ShardMessage>>) {
+        self.shards.store(Arc::new(shards));
+    }
+
+    /// Tells the objects' machine which addresses are the kernel's.
+    pub fn node_addresses(&self, addresses: Vec<IpAddr>) {
+        if let Some(networks) = self.networks() {
+            networks.send(vec![(ONLY, network::Command::NodeAddresses(addresses))]);
+        }
+    }
+
+    /// First packets that were refused for `reason` since the start.
+    pub fn refusals(&self, reason: RefusalReason) -> u64 {
+        let position = RefusalReason::ALL.iter().position(|other| *other == reason);
+        position.map_or(0, |position| self.refusals[position].load(Ordering::Relaxed))
+    }
+
+    fn count_refusal(&self, reply: &DirectiveReply) {
+        if let DirectiveReply::Refuse { reason, .. } = reply
+            && let Some(position) = RefusalReason::ALL.iter().position(|other| other == reason)
+        {
+            self.refusals[position].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn to_slots(&self, commands: Vec<(u32, flow::Command)>) {
+        if let Some(slots) = self.slots.load().as_deref()
+            && !commands.is_empty()
+        {
+            slots.send(commands);
+        }
+    }
+
+    fn to_decision(&self, commands: Vec<(u32, decision::Command)>) {
+        if let Some(decision) = self.decision.load().as_deref()
+            && !commands.is_empty()
+        {
+            decision.send(commands);
+        }
+    }
+
+    fn to_dataplane(&self, message: DataplaneMessage) {
+        if let Some(dataplane) = self.dataplane.load().as_deref() {
+            let _ = dataplane.cast(message);
+        }
+    }
+
+    fn to_shard(&self, shard: ShardId, inputs: Vec<ShardInput>) {
+        if let Some(actor) = self.shards.load().get(usize::from(shard.0))
+            && !inputs.is_empty()
+        {
+            let _ = actor.cast(ShardMessage::Inputs(inputs));
+        }
+    }
+}
+
+fn driver(slot: SlotId) -> u32 {
+    u32::from(slot.0)
+}
+
+impl Uplink for Wiring {
+    fn requests(&self, _shard: ShardId, requests: Vec<DirectiveRequest>) {
+        let ask = |request: DirectiveRequest| {
+            (driver(self.hash.slot(&request.key)), flow::Command::Ask(request))
+        };
+        self.to_slots(requests.into_iter().map(ask).collect());
+    }
+
+    fn reports(&self, _shard: ShardId, reports: Vec<ActivityReport>) {
+        let report = |report: ActivityReport| {
+            (driver(self.hash.slot(&report.key)), flow::Command::Report(report))
+        };
+        self.to_slots(reports.into_iter().map(report).collect());
+    }
+
+    fn resolve(&self, port: PortIndex, address: IpAddr) {
+        self.to_dataplane(DataplaneMessage::Resolve(port, address));
+    }
+}
+
+/// Where effects of slots go.
+pub struct SlotOutlet(pub Arc<Wiring>);
+
+impl Outlet<Slot> for SlotOutlet {
+    fn deliver(&mut self, effects: &mut Vec<(u32, flow::Effect)>) {
+        let shards = self.0.shards.load().len();
+        let mut answers: Vec<Vec<ShardInput>> = vec![Vec::new(); shards];
+        let (mut slots, mut decision) = (Vec::new(), Vec::new());
+        for (from, effect) in effects.drain(..) {
+            match effect {
+                flow::Effect::Answer { shard, reply } => {
+                    self.0.count_refusal(&reply);
+                    if let Some(inputs) = answers.get_mut(usize::from(shard.0)) {
+                        inputs.push(ShardInput::Reply(reply));
+                    }
+                }
+                flow::Effect::AskDecision { from, request } => {
+                    decision.push((ONLY, decision::Command::Decide { from, request }));
+                }
+                flow::Effect::Tell { to, message } => {
+                    slots.push((driver(to), flow::Command::Hear(message)));
+                }
+                flow::Effect::AskAgain(request) => slots.push((from, flow::Command::Ask(request))),
+                flow::Effect::Invalidate(keys) => {
+                    for inputs in &mut answers {
+                        let what = Invalidation::Keys(keys.clone());
+                        inputs.push(ShardInput::Invalidate(what));
+                    }
+                }
+                flow::Effect::Release { directive, resources } => {
+                    decision.push((ONLY, decision::Command::Release { directive, resources }));
+                }
+            }
+        }
+        for (number, inputs) in answers.into_iter().enumerate() {
+            self.0.to_shard(ShardId(number as u16), inputs);
+        }
+        self.0.to_decision(decision);
+        self.0.to_slots(slots);
+    }
+
+    /// What a shard asked is refused, so that its frames do not wait for nothing; what is between
+    /// slots is asked again by their own timers.
+    fn overflowed(&mut self, _driver: u32, command: flow::Command) {
+        let flow::Command::Ask(request) = command else { return };
+        let reply = DirectiveReply::Refuse {
+            key: request.key,
+            reason: RefusalReason::TooManyFlows,
+            policy: penstock_event_schema::requirement::UnknownPolicy::Drop,
+        };
+        self.0.count_refusal(&reply);
+        self.0.to_shard(request.shard, vec![ShardInput::Reply(reply)]);
+    }
+}
+
+/// Where effects of decisions go.
+pub struct DecisionOutlet(pub Arc<Wiring>);
+
+impl Outlet<Decision> for DecisionOutlet {
+    fn deliver(&mut self, effects: &mut Vec<(u32, decision::Effect)>) {
+        let commands = effects.drain(..).map(|(_, effect)| match effect {
+            decision::Effect::Reply { to, reply } => (driver(to), flow::Command::Decided(reply)),
+        });
+        self.0.to_slots(commands.collect());
+    }
+}
+
+/// Where effects of the objects' machine go.
+pub struct NetworkOutlet(pub Arc<Wiring>);
+
+impl Outlet<Networks> for NetworkOutlet {
+    fn deliver(&mut self, effects: &mut Vec<(u32, network::Effect)>) {
+        for (_, effect) in effects.drain(..) {
+            match effect {
+                network::Effect::Publish(event) => {
+                    let configure = decision::Command::Configure(event.clone());
+                    self.0.to_decision(vec![(ONLY, configure)]);
+                    self.0.to_dataplane(DataplaneMessage::Published(event));
+                }
+            }
+        }
+    }
+}
+

@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# The second command: every test, on a fresh Debian 12 or Ubuntu machine with root and git.
+# Installs what is missing, needs no standard input, cleans up, ends with `N passed, N failed`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=ops/prepare.sh
+. ops/prepare.sh
+exec </dev/null
+
+passed=0
+failed=0
+skipped=()
+failures=()
+log=$(mktemp)
+penstock="$CARGO_TARGET_DIR/release/penstock"
+
+# shellcheck disable=SC2317 # called by the trap
+clean_up() {
+  # Takes down whatever a lab left; touches nothing without the lab's prefix.
+  if [[ -x $penstock ]]; then
+    "$penstock" lab down >/dev/null 2>&1 || true
+  fi
+  rm -f "$log"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM HUP
+
+# Adds one result; $1 is what was run, $2 its exit status.
+count() {
+  if (($2 == 0)); then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    failures+=("$1")
+  fi
+}
+
+# Runs a step that passes or fails as a whole.
+step() {
+  local name=$1 status=0
+  shift
+  say "$name: $*"
+  "$@" || status=$?
+  count "$name" "$status"
+}
+
+finish() {
+  say "summary"
+  if ((${#skipped[@]} > 0)); then
+    printf 'skipped: %s\n' "${skipped[@]}"
+  fi
+  if ((${#failures[@]} > 0)); then
+    printf 'FAILED: %s\n' "${failures[@]}"
+  fi
+  echo "$passed passed, $failed failed"
+  if ((failed > 0 || passed == 0)); then
+    exit 1
+  fi
+  exit 0
+}
+
+# Sums the lines `test result: ok. 12 passed; 0 failed; ...` of cargo test.
+cargo_tests() {
+  local status=0 good bad
+  say "tests: cargo test --release --workspace --locked --no-fail-fast"
+  cargo test --release --workspace --locked --no-fail-fast 2>&1 | tee "$log" || status=$?
+  good=$(awk '/^test result: / { n += $4 } END { print n + 0 }' "$log")
+  bad=$(awk '/^test result: / { n += $6 } END { print n + 0 }' "$log")
+  passed=$((passed + good))
+  failed=$((failed + bad))
+  if ((bad > 0)); then
+    failures+=("$bad tests, named above")
+  elif ((status != 0)); then
+    count "cargo test" "$status"
+  fi
+}
+
+# Adds the last line of a lab run, `N passed, N failed`.
+lab_run() {
+  local status=0 good bad
+  say "lab: penstock lab run"
+  "$penstock" lab run 2>&1 | tee "$log" || status=$?
+  read -r good bad < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log" | tail -1) || true
+  passed=$((passed + ${good:-0}))
+  failed=$((failed + ${bad:-0}))
+  if ((${bad:-0} > 0)); then
+    failures+=("$bad checks of the lab, named above")
+  elif ((status != 0)); then
+    count "lab run" "$status"
+  fi
+}
+
+dependencies() {
+  if ! command -v cargo-deny >/dev/null; then
+    say "installing cargo-deny"
+    if ! cargo install --locked --quiet cargo-deny; then
+      skipped+=("cargo deny: cargo-deny could not be installed")
+      return
+    fi
+  fi
+  step "dependencies" cargo deny --offline check bans licenses sources
+  if curl -sSf -m 10 -o /dev/null https://github.com/rustsec/advisory-db; then
+    step "advisories" cargo deny check advisories
+  else
+    skipped+=("advisories: https://github.com/rustsec/advisory-db is not reachable")
+  fi
+}
+
+prepare
+step "format" cargo fmt --all --check
+step "build" cargo build --release --locked
+if ((failed > 0)) && ! [[ -x $penstock ]]; then
+  finish
+fi
+step "lints" cargo clippy --release --workspace --all-targets --locked -- -D warnings
+dependencies
+cargo_tests
+lab_run
+finish
