@@ -1,10 +1,21 @@
-//! .
-pub mod machine;
+//! The machines, and what runs them.
+//!
+//! | module | holds | may touch |
+//! |---|---|---|
+//! | [`machine`] | what every protocol is: decide, evolve, effects | nothing |
+//! | [`network`], [`flow`], [`decision`] | the protocols | nothing |
+//! | [`driver`] | numbers, seals and fences records; releases effects | nothing |
+//! | [`recovery`] | from records back to a driver | a journal |
+//! | [`seam`] | the traits of what lies outside | nothing |
+//! | [`journal`] | RocksDB, a simulated journal, and none | the disk |
+//! | [`shell`] | hosts: the actors around drivers | the runtime, the clock |
+
 pub mod decision;
-pub mod flow;
-pub mod network;
 pub mod driver;
+pub mod flow;
 pub mod journal;
+pub mod machine;
+pub mod network;
 pub mod recovery;
 pub mod seam;
 pub mod shell;

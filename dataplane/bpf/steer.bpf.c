@@ -187,7 +187,8 @@ static __always_inline bool is_quote_ours(const struct address *source,
 {
     if (verdict(source) == VERDICT_OURS || verdict(destination) == VERDICT_OURS)
         return true;
-    return bits & PRESENT_TARGETS && is_target(destination, port, protocol);
+    // The error is about what we sent to an end whose own packets are ours.
+    return is_source_ours(destination, port, protocol, bits);
 }
 
 static __always_inline bool is_error_ours4(const struct icmp *icmp, const void *end, __u32 bits)

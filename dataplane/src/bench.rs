@@ -172,7 +172,6 @@ struct Bed {
     /// The time that the shard has used.
     now: u64,
     draw: u64,
-    samples: Vec<u32>,
 }
 
 impl Bed {
@@ -184,7 +183,7 @@ impl Bed {
             ..ShardConfig::default()
         });
         let memory = MemoryNic::new(2, CHUNKS, 2_048);
-        let mut bed = Bed { shard, memory, flows, now: 1 << 40, draw: 1, samples: vec![] };
+        let mut bed = Bed { shard, memory, flows, now: 1 << 40, draw: 1 };
         bed.configure();
         bed.establish();
         bed
@@ -292,15 +291,9 @@ impl Bed {
             for batch in frames.chunks(BATCH_MAX) {
                 self.handle(batch, Time(self.now + used));
             }
-            let d = thread_time() - begun;
-            used += d;
-            self.samples.push(d as u32);
+            used += thread_time() - begun;
             self.take_back();
         }
-        self.samples.sort();
-        let p = |q: f64| self.samples[(self.samples.len() as f64 * q) as usize] as f64 / 256.0;
-        eprintln!("p1 {:.1} p5 {:.1} p10 {:.1} p25 {:.1} p50 {:.1} p90 {:.1} mean {:.1}", p(0.01), p(0.05), p(0.1), p(0.25), p(0.5), p(0.9), used as f64 / f64::from(sent));
-        self.samples.clear();
         self.now += used;
         let hits = self.shard.counters().hits - hits;
         assert_eq!(hits, u64::from(sent), "every packet of an established flow finds its directive");

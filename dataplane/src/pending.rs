@@ -28,6 +28,9 @@ struct Question {
     changes: u64,
 }
 
+/// Stands for the number of changes in a question whose own key was invalidated: never reached.
+const OUTDATED: u64 = u64::MAX;
+
 /// Open questions and the frames that wait for their answers.
 pub struct Pending {
     questions: Waiting<FlowKey, Question>,
@@ -55,6 +58,13 @@ impl Pending {
     /// How many frames wait.
     pub fn frames(&self) -> usize {
         self.parking.len()
+    }
+
+    /// The answer to the open question of `key`, if there is one, will not be believed.
+    pub(crate) fn outdate(&mut self, key: &FlowKey) {
+        if let Some(question) = self.questions.get_mut(key) {
+            question.changes = OUTDATED;
+        }
     }
 
     /// Since when the oldest question is open.
@@ -131,7 +141,10 @@ impl Shard {
                 self.budget.give_back(&key);
                 let installed = if current { self.install(&key, &directive, turn.now) } else { Ok(()) };
                 match installed {
-                    Ok(()) => self.again(turn, question),
+                    Ok(()) => {
+                        let answered = question.opening && current;
+                        self.again(turn, question, answered);
+                    }
                     Err(reason) => self.discard_all(turn, question, reason),
                 }
             }
@@ -145,10 +158,14 @@ impl Shard {
         }
     }
 
-    fn again<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, mut question: Question) {
+    /// The frames of a question take their way once more. With `answered`, a SYN is among those
+    /// that the directive was given for.
+    fn again<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, mut question: Question, answered: bool) {
+        self.answered = answered;
         while let Some(frame) = self.pending.parking.pop(&mut question.frames) {
             self.alone(turn, frame);
         }
+        self.answered = false;
     }
 
     fn discard_all<M: FrameMemory>(

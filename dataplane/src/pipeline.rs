@@ -2,9 +2,10 @@
 //! (partition gate), ops or miss, transmit.
 //!
 //! Plain packets go through in batches: each stage walks over the whole batch and asks for the
-//! memory that the next one needs, so that a batch waits for memory once. Everything else (ARP,
-//! fragments, ICMP errors, damage) leaves the batch at the first stage and takes the same list
-//! alone, as do frames that were put aside and come back.
+//! memory that the next one needs, so that a batch waits for memory once. The first stages only
+//! guess which entry a frame will need, by a key read at the usual offsets; the last one parses the
+//! frame and does nothing that a wrong guess could spoil. Everything else (a miss, ARP, fragments,
+//! ICMP, damage) takes the same list alone, as do frames that were put aside and come back.
 //!
 //! A score and the gate belong between lookup and ops: known flows score better, and a fenced
 //! partition lets them pass.
@@ -13,7 +14,7 @@ use crate::cache::{Form, Key, Key4, Key6, State};
 use crate::nic::{Frame, FrameMemory};
 use crate::packet::{Content, Fragment, Malformed, Packet, Parsed, Version, inner, parse, tcp};
 use crate::rewrite::CannotApply;
-use crate::route::{Hop, Ingress, NoWay};
+use crate::route::{Hop, Ingress, NoWay, PORTS_MAX};
 use crate::shard::{DropReason, Shard, Turn};
 use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
 use penstock_event_schema::flow::FlowKey;
@@ -25,47 +26,21 @@ pub const BATCH_MAX: usize = 64;
 
 /// A frame between stages.
 #[derive(Clone, Copy)]
-pub(crate) struct Lane {
-    way: Way,
-    packet: Packet,
-    hash: u64,
-    slot: Option<u32>,
-}
-
-/// Which way a frame takes through the stages.
-#[derive(Clone, Copy)]
-enum Way {
-    /// A plain IPv4 packet.
-    Four,
-    /// A plain IPv6 packet.
-    Six,
-    /// Anything else: no batch.
+pub(crate) enum Lane {
+    /// It looks like an IPv4 packet of this key.
+    Four(Guess<Key4>),
+    /// It looks like an IPv6 packet of this key.
+    Six(Guess<Key6>),
+    /// It goes alone.
     Alone,
 }
 
-impl Lane {
-    /// What stands in a lane before its first frame.
-    pub(crate) const EMPTY: Lane = Lane {
-        way: Way::Alone,
-        packet: Packet {
-            network: 0,
-            transport: 0,
-            end: 0,
-            source_port: 0,
-            destination_port: 0,
-            version: Version::V4,
-            protocol: 0,
-            tcp_flags: 0,
-            ttl: 0,
-            fragment: Fragment::Whole,
-            content: Content::OtherProtocol,
-            dont_fragment: false,
-            icmp_type: 0,
-            icmp_code: 0,
-        },
-        hash: 0,
-        slot: None,
-    };
+/// What a frame will probably need.
+#[derive(Clone, Copy)]
+pub(crate) struct Guess<K> {
+    key: K,
+    hash: u64,
+    slot: u32,
 }
 
 /// How a directive is carried out.
@@ -83,6 +58,7 @@ pub(crate) enum Manner<'a> {
 #[derive(Clone, Copy)]
 enum Detour {
     OtherKey,
+    Opens,
     Negative,
     Outdated,
     Copies,
@@ -94,6 +70,8 @@ enum Detour {
 
 /// TCP flags that end a connection: worth a report at once.
 const ENDING: u8 = tcp::flag::FIN | tcp::flag::RST;
+/// Of these, a segment that begins a connection has SYN alone.
+const BEGINNING: u8 = tcp::flag::SYN | tcp::flag::ACK;
 
 impl Shard {
     /// Takes a batch of at most [`BATCH_MAX`] frames through all stages.
@@ -104,92 +82,61 @@ impl Shard {
         let mut lanes = std::mem::take(&mut self.lanes);
         let (four, six) = (self.tables.four.view(), self.tables.six.view());
         for (lane, &frame) in lanes.iter_mut().zip(batch) {
-            if let Some(count) = self.counters.received.get_mut(usize::from(frame.port.0)) {
-                *count += 1;
-            }
-            let bytes = turn.memory.bytes(frame);
+            let received = &mut self.counters.received[usize::from(frame.port.0) % PORTS_MAX];
+            *received = received.wrapping_add(1);
             let ingress = self.router.ingress(frame.port);
-            match look(bytes, ingress, lane) {
-                Way::Four => {
-                    lane.hash = Key4::of(&lane.packet, bytes, ingress.network_word()).hash(&self.seed);
-                    four.prefetch_tags(lane.hash);
-                }
-                Way::Six => {
-                    lane.hash = Key6::of(&lane.packet, bytes, ingress.network_word()).hash(&self.seed);
-                    six.prefetch_tags(lane.hash);
-                }
-                Way::Alone => {}
+            let bytes = turn.memory.bytes(frame);
+            let Some(NetworkId(network)) = ingress.network.filter(|_| is_for_us(bytes, ingress))
+            else {
+                *lane = Lane::Alone;
+                continue;
+            };
+            if let Some(key) = Key4::peek(bytes, network) {
+                let hash = key.hash(&self.seed);
+                four.prefetch_tags(hash);
+                *lane = Lane::Four(Guess { key, hash, slot: 0 });
+            } else if let Some(key) = Key6::peek(bytes, network) {
+                let hash = key.hash(&self.seed);
+                six.prefetch_tags(hash);
+                *lane = Lane::Six(Guess { key, hash, slot: 0 });
+            } else {
+                *lane = Lane::Alone;
             }
         }
         for lane in &mut lanes[..batch.len()] {
-            match lane.way {
-                Way::Four => lane.slot = four.candidate(lane.hash),
-                Way::Six => lane.slot = six.candidate(lane.hash),
-                Way::Alone => {}
+            let slot = match lane {
+                Lane::Four(guess) => four.candidate(guess.hash).map(|slot| guess.slot = slot),
+                Lane::Six(guess) => six.candidate(guess.hash).map(|slot| guess.slot = slot),
+                Lane::Alone => None,
+            };
+            if slot.is_none() {
+                *lane = Lane::Alone;
             }
         }
         for (lane, &frame) in lanes.iter().zip(batch) {
-            match lane.way {
-                Way::Four => self.finish::<FastForm4, M>(turn, frame, lane),
-                Way::Six => self.finish::<FastForm6, M>(turn, frame, lane),
-                Way::Alone => self.alone(turn, frame),
+            let done = match lane {
+                Lane::Four(guess) => self.finish::<FastForm4, M>(turn, frame, guess),
+                Lane::Six(guess) => self.finish::<FastForm6, M>(turn, frame, guess),
+                Lane::Alone => false,
+            };
+            if !done {
+                self.alone(turn, frame);
             }
         }
         self.lanes = lanes;
     }
 
-    /// Last stage: directive or miss.
+    /// Last stage: parse, sanity, ops. False when the frame is to go alone; it is unchanged then.
     #[inline(always)]
     fn finish<F: Form, M: FrameMemory>(
         &mut self,
         turn: &mut Turn<'_, M>,
         frame: Frame,
-        lane: &Lane,
-    ) {
-        let network = self.router.ingress(frame.port).network_word();
-        let key = F::Key::of(&lane.packet, turn.memory.bytes(frame), network);
-        let Some(slot) = lane.slot else {
-            return self.miss_plain(turn, frame, &lane.packet, NetworkId(network));
-        };
-        match self.execute::<F, M>(turn, frame, &lane.packet, slot, &key, Manner::Plain) {
-            Ok(()) => {}
-            Err(detour) => self.detour_plain::<F, M>(turn, frame, lane, slot, &key, detour),
-        }
-    }
-
-    /// Tags of 16 bits may be another key's; everything else that is not simply sent.
-    #[cold]
-    fn detour_plain<F: Form, M: FrameMemory>(
-        &mut self,
-        turn: &mut Turn<'_, M>,
-        frame: Frame,
-        lane: &Lane,
-        slot: u32,
-        key: &F::Key,
-        detour: Detour,
-    ) {
-        match detour {
-            Detour::OtherKey => match F::table(&self.tables).find(key, lane.hash) {
-                Some(slot) => self.go::<F, M>(turn, frame, &lane.packet, slot, key, Manner::Plain),
-                None => {
-                    let network = self.router.ingress(frame.port).network_word();
-                    self.miss_plain(turn, frame, &lane.packet, NetworkId(network));
-                }
-            },
-            other => self.detour::<F, M>(turn, frame, &lane.packet, slot, Manner::Plain, other),
-        }
-    }
-
-    #[cold]
-    fn miss_plain<M: FrameMemory>(
-        &mut self,
-        turn: &mut Turn<'_, M>,
-        frame: Frame,
-        packet: &Packet,
-        network: NetworkId,
-    ) {
-        let key = packet.key(turn.memory.bytes(frame), network);
-        self.miss(turn, frame, key, packet.is_opening());
+        guess: &Guess<F::Key>,
+    ) -> bool {
+        let Ok(Parsed::Ip(packet)) = parse(turn.memory.bytes(frame)) else { return false };
+        sanity(&packet).is_ok()
+            && self.execute::<F, M>(turn, frame, &packet, guess.slot, &guess.key, Manner::Plain).is_ok()
     }
 
     /// The whole list for one frame.
@@ -325,6 +272,9 @@ impl Shard {
         if self.words.requirement(state.requirement) != state.generation {
             return Err(Detour::Outdated);
         }
+        if packet.tcp_flags & BEGINNING == tcp::flag::SYN && !self.answered {
+            return Err(Detour::Opens);
+        }
         if state.flags & flag::DECREMENT_TTL != 0 && packet.ttl <= 1 {
             return Err(Detour::TimeExceeded);
         }
@@ -342,10 +292,13 @@ impl Shard {
         if let (true, Some(addresses)) = (known, bytes.first_chunk_mut()) {
             *addresses = hop.ethernet;
         }
-        self.counters.hits += 1;
+        self.counters.hits = self.counters.hits.wrapping_add(1);
         // An error about a flow is no sign of life of its ends.
         if !matches!(manner, Manner::Error(_)) {
-            self.count::<F, M>(turn, packet, slot);
+            entry.count(packet.ip_length(), packet.tcp_flags, turn.stamp);
+            if packet.tcp_flags & ENDING != 0 || state.flags & flag::REPORT_DUE == 0 {
+                self.note_activity::<F, M>(turn, packet, slot);
+            }
         }
         if known {
             self.send(frame);
@@ -362,7 +315,6 @@ impl Shard {
     }
 
     /// Counts a packet at its entry and sees to it that the trackers hear of it.
-    #[inline(always)]
     pub(crate) fn count<F: Form, M: FrameMemory>(
         &mut self,
         turn: &mut Turn<'_, M>,
@@ -371,6 +323,16 @@ impl Shard {
     ) {
         let entry = F::table_mut(&mut self.tables).entry_mut(slot);
         entry.count(packet.ip_length(), packet.tcp_flags, turn.stamp);
+        self.note_activity::<F, M>(turn, packet, slot);
+    }
+
+    fn note_activity<F: Form, M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        packet: &Packet,
+        slot: u32,
+    ) {
+        let entry = F::table_mut(&mut self.tables).entry_mut(slot);
         let flags = entry.state().flags;
         if packet.tcp_flags & ENDING != 0 {
             self.report_ending::<F, M>(turn, slot);
@@ -416,9 +378,8 @@ impl Shard {
     /// Hands a finished frame out by its port.
     #[inline(always)]
     pub(crate) fn send(&mut self, frame: Frame) {
-        if let Some(count) = self.counters.transmitted.get_mut(usize::from(frame.port.0)) {
-            *count += 1;
-        }
+        let transmitted = &mut self.counters.transmitted[usize::from(frame.port.0) % PORTS_MAX];
+        *transmitted = transmitted.wrapping_add(1);
         self.transmits.push(frame);
     }
 
@@ -435,7 +396,7 @@ impl Shard {
         let entry = *F::table(&self.tables).entry(slot);
         let state = entry.state();
         match detour {
-            Detour::OtherKey => debug_assert!(false, "the caller has looked at the key"),
+            Detour::OtherKey => unreachable!("the caller has looked for the key"),
             Detour::CannotApply => self.discard(turn, frame, DropReason::CannotApply),
             Detour::Negative => {
                 let ended = state.last_seen.wrapping_sub(turn.stamp) as i32 <= 0;
@@ -446,6 +407,9 @@ impl Shard {
                 self.counters.negative_hits += 1;
                 self.discard(turn, frame, DropReason::Negative);
             }
+            // The ends may begin anew while an earlier connection between them lingers, which only
+            // the tracker knows: it gives the same directive or another one.
+            Detour::Opens => self.miss(turn, frame, entry.flow(), opens(packet, manner)),
             Detour::Outdated => {
                 self.counters.outdated += 1;
                 self.miss(turn, frame, entry.flow(), opens(packet, manner));
@@ -488,24 +452,6 @@ impl Shard {
     }
 }
 
-/// First stage: parse and sanity.
-#[inline(always)]
-fn look(bytes: &[u8], ingress: Ingress, lane: &mut Lane) -> Way {
-    let plain = match parse(bytes) {
-        Ok(Parsed::Ip(packet)) => {
-            lane.packet = packet;
-            is_for_us(bytes, ingress) && sanity(&packet).is_ok() && is_plain(&packet)
-        }
-        _ => false,
-    };
-    lane.way = match lane.packet.version {
-        _ if !plain || ingress.network.is_none() => Way::Alone,
-        Version::V4 => Way::Four,
-        Version::V6 => Way::Six,
-    };
-    lane.way
-}
-
 /// Rewrites a frame as its entry says.
 #[inline(always)]
 fn carry_out<F: Form>(
@@ -538,13 +484,6 @@ fn sanity(packet: &Packet) -> Result<(), DropReason> {
         return Err(DropReason::TcpFlags);
     }
     Ok(())
-}
-
-/// Whether a packet's own ports name its flow, and nothing else must be done with it.
-#[inline(always)]
-fn is_plain(packet: &Packet) -> bool {
-    packet.fragment == Fragment::Whole
-        && !matches!(packet.content, Content::IcmpError | Content::OtherIcmp)
 }
 
 fn opens(packet: &Packet, manner: Manner<'_>) -> bool {

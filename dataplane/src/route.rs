@@ -181,23 +181,16 @@ impl Router {
         self.ends.get(number.wrapping_sub(self.base) as usize).copied()
     }
 
-    /// Finds the number of the row for packets to `destination` in `network`: through the
-    /// network's port where that is known, otherwise through any.
+    /// Finds the number of the row for packets to `destination` in `network`, through the
+    /// network's port.
     ///
     /// # Errors
     /// See [`NoWay`].
     pub fn resolve(&mut self, network: NetworkId, destination: IpAddr) -> Result<u32, NoWay> {
-        const ALL: [PortIndex; PORTS_MAX] = {
-            let mut all = [PortIndex(0); PORTS_MAX];
-            let mut n = 0;
-            while n < PORTS_MAX {
-                all[n] = PortIndex(n as u8);
-                n += 1;
-            }
-            all
-        };
-        let attached = self.attachments.get(&network).copied();
-        let ports = attached.as_ref().map_or(ALL.as_slice(), std::slice::from_ref);
+        // A network that hangs on no port of this node has no way out: any other port may be
+        // another tenant's.
+        let port = self.attachments.get(&network).ok_or(NoWay::NoRoute)?;
+        let ports = std::slice::from_ref(port);
         let route = self.routes.find(destination, ports).ok_or(NoWay::NoRoute)?;
         let end = (route.port, route.gateway.unwrap_or(destination));
         if let Some(row) = self.index.get(&end) {
@@ -327,8 +320,7 @@ mod tests {
         check(2, "10.2.4.4", Ok((1, "10.2.4.4")));
         check(2, "192.0.2.1", Ok((1, "10.2.0.2")));
         check(1, "192.0.2.1", Err(NoWay::NoRoute));
-        check(9, "10.2.3.4", Ok((1, "10.2.0.1")));
-        check(9, "10.9.3.4", Ok((0, "10.9.3.4")));
+        check(9, "10.2.3.4", Err(NoWay::NoRoute));
         check(2, "fd00:2::9", Ok((1, "fd00:2::1")));
         check(1, "fd00:2::9", Ok((0, "fd00:2::9")));
         check(1, "2001:db8::1", Err(NoWay::NoRoute));

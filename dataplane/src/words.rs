@@ -7,9 +7,12 @@
 use penstock_event_schema::id::{NetworkId, RequirementId};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// One word for each number that a requirement can have.
+const REQUIREMENTS: usize = RequirementId::MAX as usize + 1;
+
 /// The words of one shard.
 pub struct Words {
-    requirements: Vec<u32>,
+    requirements: Box<[u32; REQUIREMENTS]>,
     unmatched: u32,
     networks: BTreeMap<NetworkId, BTreeSet<RequirementId>>,
     changes: u64,
@@ -18,7 +21,7 @@ pub struct Words {
 impl Default for Words {
     fn default() -> Self {
         Words {
-            requirements: vec![0; usize::from(RequirementId::MAX) + 1],
+            requirements: Box::new([0; REQUIREMENTS]),
             unmatched: 0,
             networks: BTreeMap::new(),
             changes: 0,
@@ -73,15 +76,10 @@ impl Words {
         self.unmatched = self.unmatched.wrapping_add(1);
     }
 
-    /// Notes that single entries have been invalidated.
-    pub fn note_change(&mut self) {
-        self.changes += 1;
-    }
-
     /// Invalidates everything.
     pub fn invalidate_all(&mut self) {
         self.invalidate_unmatched();
-        for word in &mut self.requirements {
+        for word in self.requirements.iter_mut() {
             *word = word.wrapping_add(1);
         }
         self.networks.clear();

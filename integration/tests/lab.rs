@@ -32,10 +32,17 @@ fn check(row: &str) {
         .expect("the penstock binary runs");
     let printed = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "lab run --only {row}: {}\n{printed}\n{errors}", output.status);
+    assert!(
+        output.status.success(),
+        "lab run --only {row}: {}\n{printed}\n{errors}",
+        output.status
+    );
     let last = printed.lines().last().unwrap_or_default();
     let passed = last.strip_suffix(" passed, 0 failed").and_then(|count| count.parse::<u32>().ok());
-    assert!(passed.is_some_and(|count| count > 0), "the last line is `{last}`\n{printed}\n{errors}");
+    assert!(
+        passed.is_some_and(|count| count > 0),
+        "the last line is `{last}`\n{printed}\n{errors}"
+    );
 }
 
 #[test]

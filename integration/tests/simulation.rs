@@ -12,7 +12,7 @@ use penstock_integration::sim::mixture::{self, Outcome};
 use std::time::{Duration, Instant};
 
 /// Seeds that are run unless more or fewer are asked for.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 300;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -37,11 +37,19 @@ fn problems(seed: u64, outcome: &Outcome) -> Option<String> {
     Some(format!("seed {seed}, {all} findings:\n  {}\nrepeat: {}", shown.join("\n  "), command(seed)))
 }
 
+/// Runs a seed. A panic is a finding like any other, and says how to repeat it.
+fn run(seed: u64, printed: bool) -> Outcome {
+    std::panic::catch_unwind(|| mixture::run(seed, printed)).unwrap_or_else(|panic| {
+        eprintln!("seed {seed} panicked\nrepeat: {}", command(seed));
+        std::panic::resume_unwind(panic)
+    })
+}
+
 /// Runs `PENSTOCK_SEED` alone and shows the end of its trace; all of it with `PENSTOCK_TRACE=1`.
 #[test]
 fn one_seed() {
     let seed = number("PENSTOCK_SEED").unwrap_or(1);
-    let outcome = mixture::run(seed, number("PENSTOCK_TRACE").is_some_and(|on| on > 0));
+    let outcome = run(seed, number("PENSTOCK_TRACE").is_some_and(|on| on > 0));
     println!("seed {seed}: {:?}, trace {}", outcome.tally, outcome.trace);
     if let Some(text) = problems(seed, &outcome) {
         panic!("{}\n{text}", outcome.newest);
@@ -50,7 +58,7 @@ fn one_seed() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    let hashes = |seed| (mixture::run(seed, false).trace, mixture::run(seed, false).trace);
+    let hashes = |seed| (run(seed, false).trace, run(seed, false).trace);
     let runs: Vec<_> = (1..=4).map(hashes).collect();
     for (n, (first, second)) in runs.iter().enumerate() {
         assert_eq!(first, second, "seed {}", n + 1);
@@ -65,7 +73,7 @@ fn many_seeds_hold_every_promise() {
     let began = Instant::now();
     let (mut frames, mut flows, mut crashes, mut bad) = (0, 0, 0, Vec::new());
     for seed in first..first + count {
-        let outcome = mixture::run(seed, false);
+        let outcome = run(seed, false);
         frames += outcome.tally.frames;
         flows += outcome.tally.flows;
         crashes += outcome.tally.crashes;

@@ -138,7 +138,7 @@ impl Table {
 }
 
 fn is_excluded(target: &Target, excluded: &[Resource]) -> bool {
-    excluded.iter().any(|resource| *resource == Resource::Target(target.id))
+    excluded.contains(&Resource::Target(target.id))
 }
 
 /// A target's permutation of the places: `offset + n * skip`, modulo the prime size.

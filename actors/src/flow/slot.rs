@@ -242,8 +242,13 @@ impl Slot {
         }
     }
 
-    fn evolve_reported(&mut self, flow: &FlowKey, direction: Direction, report: &ActivityReport, at: Time) {
-        let Found::Flow(place, _) = self.find(flow) else { return };
+    fn evolve_reported(
+        &mut self,
+        place: u32,
+        direction: Direction,
+        report: &ActivityReport,
+        at: Time,
+    ) {
         let limits = self.setup.limits;
         let Some(flow) = self.table.flows.get_mut(place) else { return };
         flow.report(direction, report, at);
@@ -316,17 +321,23 @@ impl Machine for Slot {
                     self.rearm(timer);
                 }
             }
-            Event::Reported(report) => {
-                if let Some((_, binding)) = self.binding_mut(&report.key) {
-                    if binding.confirmed {
+            Event::Reported(report) => match self.find(&report.key) {
+                Found::Flow(place, _) => {
+                    self.evolve_reported(place, Direction::Forward, report, at);
+                }
+                Found::Binding(place, _) => {
+                    // A doubt that is not answered yet stays one.
+                    let binding = self.table.bindings.get_mut(place);
+                    if let Some(binding) = binding.filter(|binding| binding.confirmed) {
                         binding.heard = at;
                     }
-                } else {
-                    self.evolve_reported(&report.key, Direction::Forward, report, at);
                 }
-            }
+                Found::Opening(..) | Found::Nothing => {}
+            },
             Event::Relayed { flow, report } => {
-                self.evolve_reported(flow, Direction::Reverse, report, at);
+                if let Found::Flow(place, _) = self.find(flow) {
+                    self.evolve_reported(place, Direction::Reverse, report, at);
+                }
             }
             Event::Rearmed(timer) => self.rearm(*timer),
         }

@@ -148,14 +148,11 @@ impl Networks {
 }
 
 /// The object with its next generation; none when it is as it was.
-fn changed<T: PartialEq>(
+fn changed<T: PartialEq + Clone>(
     held: Option<&Arc<T>>,
     mut object: T,
     generation: impl Fn(&mut T) -> &mut Generation,
-) -> Option<T>
-where
-    T: Clone,
-{
+) -> Option<T> {
     let before = match held {
         Some(held) => *generation(&mut (**held).clone()),
         None => Generation(0),

@@ -190,6 +190,8 @@ impl ShardState {
                 FromThread::Status(status) => self.status = *status,
             }
         }
+        // There is room again for what the thread could not hand over.
+        self.inlet.wake();
         if !requests.is_empty() {
             self.uplink.requests(self.id, requests);
         }

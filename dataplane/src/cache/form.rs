@@ -2,18 +2,20 @@
 
 use super::{Table, Tables};
 use crate::hash::{Seed, fold};
-use crate::packet::{Packet, Version, array_at};
+use crate::packet::{Packet, array_at};
 use crate::report::Slot;
 use crate::rewrite::{self, CannotApply};
 use bytemuck::Pod;
 use penstock_event_schema::directive::{Directive, Direction, FastForm4, FastForm6, NotFast};
-use penstock_event_schema::flow::FlowKey;
+use penstock_event_schema::flow::{FlowKey, Protocol};
 use std::net::{IpAddr, SocketAddr};
 
 /// A flow key as a table of one IP version compares it: words in the order of the wire.
 pub trait Key: Copy + Eq + std::fmt::Debug {
-    /// The key of a packet that came in from `network`. The packet is of this IP version.
-    fn of(packet: &Packet, frame: &[u8], network: u32) -> Self;
+    /// The key of a plain frame, at the offsets where almost all frames have it: no tags, no
+    /// options, TCP or UDP, no fragment. Nothing else of the frame is looked at, so it is a guess
+    /// about a frame that has not been parsed.
+    fn peek(frame: &[u8], network: u32) -> Option<Self>;
 
     /// The key as the tiers write it; none when it is of the other IP version.
     fn from_flow(key: &FlowKey) -> Option<Self>;
@@ -27,10 +29,9 @@ pub trait Key: Copy + Eq + std::fmt::Debug {
 pub struct Key4 {
     /// Source and destination address as they stand in the header.
     addresses: u64,
-    /// Source and destination port as they stand in the header.
-    ports: u32,
-    network: u32,
-    protocol: u8,
+    /// Source and destination port as they stand in the header, and the network below.
+    ports: u64,
+    protocol: u64,
 }
 
 /// The key of an IPv6 direction.
@@ -43,10 +44,22 @@ pub struct Key6 {
     protocol: u8,
 }
 
+/// Ports as they stand in the header, and the network, in one word.
+#[inline(always)]
+fn with_network(ports: [u8; 4], network: u32) -> u64 {
+    u64::from(u32::from_ne_bytes(ports)) << 32 | u64::from(network)
+}
+
 #[inline(always)]
 fn ports(source: u16, destination: u16) -> u32 {
     let ([a, b], [c, d]) = (source.to_be_bytes(), destination.to_be_bytes());
     u32::from_ne_bytes([a, b, c, d])
+}
+
+/// Whether ports stand where the upper layer begins.
+#[inline(always)]
+fn has_ports(protocol: u8) -> bool {
+    matches!(Protocol(protocol), Protocol::TCP | Protocol::UDP)
 }
 
 #[inline(always)]
@@ -56,15 +69,16 @@ fn words(address: [u8; 16]) -> [u64; 2] {
 
 impl Key for Key4 {
     #[inline(always)]
-    fn of(packet: &Packet, frame: &[u8], network: u32) -> Key4 {
-        debug_assert_eq!(packet.version, Version::V4);
-        Key4 {
-            // Source and destination stand side by side (RFC 791, 3.1).
-            addresses: u64::from_ne_bytes(array_at(frame, usize::from(packet.network) + 12)),
-            ports: ports(packet.source_port, packet.destination_port),
-            network,
-            protocol: packet.protocol,
-        }
+    fn peek(frame: &[u8], network: u32) -> Option<Key4> {
+        let head: &[u8; 38] = frame.first_chunk()?;
+        // EtherType, version and header length; fragment offset and "more fragments".
+        let plain = head[12..15] == [0x08, 0x00, 0x45] && [head[20] & 0x3f, head[21]] == [0, 0];
+        let protocol = head[23];
+        (plain && has_ports(protocol)).then(|| Key4 {
+            addresses: u64::from_ne_bytes(array_at(head, 26)),
+            ports: with_network(array_at(head, 34), network),
+            protocol: u64::from(protocol),
+        })
     }
 
     fn from_flow(key: &FlowKey) -> Option<Key4> {
@@ -73,32 +87,33 @@ impl Key for Key4 {
         };
         Some(Key4 {
             addresses: bytemuck::cast([source.octets(), destination.octets()]),
-            ports: ports(key.source_port, key.destination_port),
-            network: key.network.0,
-            protocol: key.protocol.0,
+            ports: u64::from(ports(key.source_port, key.destination_port)) << 32
+                | u64::from(key.network.0),
+            protocol: u64::from(key.protocol.0),
         })
     }
 
     #[inline(always)]
     fn hash(&self, seed: &Seed) -> u64 {
         let Seed([a, b, c, d]) = *seed;
-        let rest = u64::from(self.ports) << 32 | u64::from(self.network);
-        let first = fold(self.addresses ^ a, rest ^ b);
-        fold(first ^ c, u64::from(self.protocol) ^ d)
+        let first = fold(self.addresses ^ a, self.ports ^ b);
+        fold(first ^ c, self.protocol ^ d)
     }
 }
 
 impl Key for Key6 {
     #[inline(always)]
-    fn of(packet: &Packet, frame: &[u8], network: u32) -> Key6 {
-        debug_assert_eq!(packet.version, Version::V6);
-        Key6 {
-            source: words(packet.source6(frame)),
-            destination: words(packet.destination6(frame)),
-            ports: ports(packet.source_port, packet.destination_port),
+    fn peek(frame: &[u8], network: u32) -> Option<Key6> {
+        let head: &[u8; 58] = frame.first_chunk()?;
+        let plain = head[12..14] == [0x86, 0xdd] && head[14] >> 4 == 6;
+        let protocol = head[20];
+        (plain && has_ports(protocol)).then(|| Key6 {
+            source: words(array_at(head, 22)),
+            destination: words(array_at(head, 38)),
+            ports: u32::from_ne_bytes(array_at(head, 54)),
             network,
-            protocol: packet.protocol,
-        }
+            protocol,
+        })
     }
 
     fn from_flow(key: &FlowKey) -> Option<Key6> {
@@ -399,9 +414,8 @@ form!(
         let [c, d] = form.destination_port;
         Key4 {
             addresses: bytemuck::cast([form.source, form.destination]),
-            ports: u32::from_ne_bytes([a, b, c, d]),
-            network: form.network,
-            protocol: form.protocol,
+            ports: with_network([a, b, c, d], form.network),
+            protocol: u64::from(form.protocol),
         }
     })
 );

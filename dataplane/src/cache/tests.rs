@@ -1,3 +1,5 @@
+//! The cache against a model, and its rows.
+
 use super::*;
 use crate::hash::Seed;
 use penstock_event_schema::directive::{FastForm4, FastForm6};

@@ -9,6 +9,7 @@ mod ends;
 mod error;
 mod ethernet;
 mod mss;
+mod plain;
 mod ttl;
 
 pub use ethernet::set_ethernet;
@@ -37,9 +38,17 @@ reasons! {
 ///
 /// # Errors
 /// See [`CannotApply`]; the frame is unchanged.
-#[inline]
+#[inline(always)]
 pub fn apply4(frame: &mut [u8], packet: &Packet, form: &FastForm4) -> Result<(), CannotApply> {
     check(packet, Version::V4, form.flags, Kind::Direct)?;
+    if plain::apply4(frame, packet, form) {
+        return Ok(());
+    }
+    apply_long4(frame, packet, form)
+}
+
+#[inline(never)]
+fn apply_long4(frame: &mut [u8], packet: &Packet, form: &FastForm4) -> Result<(), CannotApply> {
     let partial = checksum::is_partial(frame, packet);
     let (header, upper) = split(frame, packet)?;
     let addresses = rewrite_header4(header, form, &form.new_source);

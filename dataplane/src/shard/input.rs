@@ -30,8 +30,8 @@ impl Shard {
     fn invalidate(&mut self, what: Invalidation, now: Time) {
         match what {
             Invalidation::Keys(keys) => {
-                self.words.note_change();
                 for key in keys {
+                    self.pending.outdate(&key);
                     match key.source.is_ipv4() {
                         true => self.forget::<FastForm4>(&key, now),
                         false => self.forget::<FastForm6>(&key, now),

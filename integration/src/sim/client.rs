@@ -211,6 +211,11 @@ impl Client {
         let Some(tag) = self.ends.get(&ends).copied() else {
             return Err(format!("no flow of this client: {} > {}", packet.source, packet.destination));
         };
+        // What comes late for an earlier flow between the same ends is of no interest.
+        let earlier = packet.tag().filter(|other| *other != tag).and_then(|other| self.flows.get(&other));
+        if earlier.is_some_and(|flow| (flow.plan.local, flow.plan.remote) == (ends.1, ends.2)) {
+            return Ok(());
+        }
         let flow = self.flows.get_mut(&tag).expect("ends name flows");
         let bodies = flow.handle(packet, now)?;
         self.sent(tag, bodies, out);

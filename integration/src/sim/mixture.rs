@@ -7,13 +7,16 @@ use super::fault::Faults;
 use super::node::NodeSetup;
 use super::random::Random;
 use super::seat::ShardSizes;
-use super::site::{HostId, Service, Site};
+use super::site::{HostId, Service, Site, TARGET_PORT};
 use super::tcp::{Close, Transfer};
 use super::world::{Action, Tally, World};
 use penstock_actors::flow::SlotLimits;
+use penstock_actors::network::Command;
+use penstock_actors::network::spec::Spec;
 use penstock_event_schema::epoch::Chain;
 use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::id::Time;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// Flows begin within this time, and everything goes wrong within it.
@@ -43,10 +46,20 @@ pub fn run(seed: u64, printed: bool) -> Outcome {
     let server_style = Style { partial: random.happens(300), fragment_bytes: fragments, ..Style::default() };
     let mut world = World::new(setup.clone(), faults, server_style, printed);
     let flows = random.pick(&[5, 20, 60]);
+    let mut used = BTreeSet::new();
     for tag in 1..=flows {
         let client = random.range(0, u64::from(setup.site.clients) - 1) as u8;
-        let plan = draw_plan(tag, client, world.now(), &mut random);
+        let mut plan = draw_plan(tag, client, world.now(), &mut random);
+        while !used.insert((plan.work.protocol(plan.local.is_ipv6()), plan.local, plan.remote)) {
+            plan.local.set_port(plan.local.port() + 1);
+        }
         world.open(client, plan);
+        if random.happens(250) {
+            // The same ends once more: in the linger of the first flow, as it ends, or after it.
+            // Not at once: a straggler of the first flow would then reset the second.
+            let wait_ms = random.pick(&[50, 1_000, 3_000, 6_000]);
+            world.open_after(tag, wait_ms, Plan { tag: tag + flows, ..plan });
+        }
     }
     schedule(&mut world, &faults, &mut random);
     world.run_for(TROUBLE_MS);
@@ -85,8 +98,7 @@ fn draw_setup(seed: u64, random: &mut Random) -> NodeSetup {
     }
 }
 
-/// A flow of any kind. The port follows from the tag within a small range, so that clients share
-/// ports and one client does not use an end twice.
+/// A flow of any kind. The port is one of few, so that clients meet at the pool.
 fn draw_plan(tag: u32, client: u8, now: Time, random: &mut Random) -> Plan {
     let ipv6 = random.happens(400);
     let service = random.pick(&[Service::Web, Service::Chain, Service::Outside]);
@@ -115,7 +127,7 @@ fn draw_plan(tag: u32, client: u8, now: Time, random: &mut Random) -> Plan {
     Plan {
         at: now.plus_ms(random.range(0, TROUBLE_MS - 1_000)),
         tag,
-        local: SocketAddr::new(HostId::Client(client).address(ipv6), 40_000 + (tag % 64) as u16),
+        local: SocketAddr::new(HostId::Client(client).address(ipv6), 40_000 + random.range(0, 7) as u16),
         remote: service.end(protocol, ipv6),
         work,
         style: Style {
@@ -139,6 +151,17 @@ fn schedule(world: &mut World, faults: &Faults, random: &mut Random) {
     for _ in 0..faults.shard_restarts {
         let at = begin.plus_ms(random.range(0, TROUBLE_MS));
         world.act(at, Action::RestartShard(random.range(0, 1) as u16));
+    }
+    if random.happens(300) {
+        // A target goes and comes back; flows that it has stay.
+        let site = world.site();
+        let fewer = Site { servers: site.servers.max(2) - 1, ..site };
+        for site in [fewer, site] {
+            let spec = Spec::TargetSet(site.targets(TARGET_PORT));
+            let put = Command::Put { name: "web".into(), spec };
+            let at = begin.plus_ms(random.range(0, TROUBLE_MS));
+            world.act(at, Action::Configure(Box::new(put)));
+        }
     }
     world.act(begin.plus_ms(TROUBLE_MS), Action::Heal);
 }

@@ -284,6 +284,9 @@ impl Connection {
     /// It holds a byte that the other end never sent.
     pub fn handle(&mut self, segment: &Segment, now: Time, out: &mut Vec<Segment>) -> Result<(), String> {
         if segment.flags & flag::RST != 0 {
+            if !self.is_ours(segment) {
+                return Ok(());
+            }
             let done = self.all_received() && self.all_acknowledged();
             if self.progress == Progress::Running {
                 self.progress = if done { Progress::Finished } else { Progress::Failed("reset") };
@@ -301,6 +304,21 @@ impl Connection {
         }
         self.note_end();
         Ok(())
+    }
+
+    /// Whether a reset is meant for this connection and not for one before it between the same
+    /// ends (RFC 9293, 3.10.7.3 and 3.10.7.4).
+    fn is_ours(&self, reset: &Segment) -> bool {
+        match self.remote_initial {
+            None => {
+                let acknowledged = reset.acknowledgement == self.initial.wrapping_add(1);
+                reset.flags & flag::ACK != 0 && acknowledged && self.sent_max > 0
+            }
+            Some(initial) => {
+                let expected = initial.wrapping_add(self.expected as u32);
+                reset.sequence.wrapping_sub(expected) <= 0xffff
+            }
+        }
     }
 
     fn take_acknowledgement(&mut self, segment: &Segment, now: Time) {

@@ -12,7 +12,7 @@ use super::node::{Node, NodeSetup, Sent};
 use super::queue::Queue;
 use super::random::Random;
 use super::server::Server;
-use super::site::{FEED_PORT, HostId, PORTS, TARGET_PORT, outside};
+use super::site::{FEED_PORT, HostId, PORTS, Site, TARGET_PORT, outside};
 use super::tcp::Progress;
 use super::trace::Trace;
 use penstock_actors::network::Command;
@@ -73,8 +73,10 @@ pub struct World {
     actions: Queue<(), Action>,
     /// Chance on the links.
     random: Random,
-    /// Tags by client, of flows that are not done.
+    /// Flows that are not done: tag and client.
     open: BTreeMap<u32, HostId>,
+    /// Flows that begin some milliseconds after another one is done, by the other one's tag.
+    successors: BTreeMap<u32, (u64, Plan)>,
     /// The next identification of fragments.
     identification: u32,
     down_ms: u64,
@@ -110,6 +112,7 @@ impl World {
             actions: Queue::new(),
             random,
             open: BTreeMap::new(),
+            successors: BTreeMap::new(),
             identification: 1,
             down_ms: 0,
             crashes: 0,
@@ -129,6 +132,11 @@ impl World {
     /// The time.
     pub fn now(&self) -> Time {
         self.around.now
+    }
+
+    /// The site.
+    pub fn site(&self) -> Site {
+        self.setup.site
     }
 
     /// What surrounds the node.
@@ -178,6 +186,11 @@ impl World {
         self.around.packet_check.expect(plan);
         self.open.insert(plan.tag, HostId::Client(client));
         self.client(client).open(plan);
+    }
+
+    /// Lets a client begin a flow `ms` milliseconds after its flow `tag` is done.
+    pub fn open_after(&mut self, tag: u32, ms: u64, plan: Plan) {
+        self.successors.insert(tag, (ms, plan));
     }
 
     /// Lets something happen at a time.
@@ -403,14 +416,21 @@ impl World {
 
     fn note_ended(&mut self) {
         let World { hosts, open, around, .. } = self;
+        let mut ended = Vec::new();
         open.retain(|tag, id| {
             let Some(Host::Client(client)) = hosts.get(id) else { return false };
             let running = client.flow(*tag).is_some_and(|flow| *flow.progress() == Progress::Running);
             if !running {
                 around.port_check.ended(*tag);
+                ended.push((*tag, *id));
             }
             running
         });
+        for (tag, id) in ended {
+            if let (Some((ms, plan)), HostId::Client(client)) = (self.successors.remove(&tag), id) {
+                self.open(client, Plan { at: self.around.now.plus_ms(ms), ..plan });
+            }
+        }
     }
 
     /// Ends a run: everything must have been healed. Clients get `ms` to finish; with `may_fail`

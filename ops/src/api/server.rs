@@ -111,20 +111,31 @@ impl Server {
     }
 }
 
-/// Serves only `GET /metrics` of `router` at a TCP address, until `stop` is ready.
-///
-/// # Errors
-/// When the address cannot be listened at; at once, before anything is served.
-pub async fn serve_metrics(
-    router: Router,
-    address: std::net::SocketAddr,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<impl Future<Output = io::Result<()>>, Error> {
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::ListenMetrics { address, source })?;
-    let router = metrics_only(router);
-    Ok(async move { axum::serve(listener, router).with_graceful_shutdown(stop).await })
+/// A TCP address that is bound and not served yet: `GET /metrics` and nothing else.
+#[derive(Debug)]
+pub struct MetricsServer(TcpListener);
+
+impl MetricsServer {
+    /// Listens at `address`.
+    ///
+    /// # Errors
+    /// When the address cannot be listened at.
+    pub async fn bind(address: std::net::SocketAddr) -> Result<MetricsServer, Error> {
+        let bound = TcpListener::bind(address).await;
+        bound.map(MetricsServer).map_err(|source| Error::ListenMetrics { address, source })
+    }
+
+    /// Serves `GET /metrics` of `router` until `stop` is ready.
+    ///
+    /// # Errors
+    /// When the kernel takes the socket away.
+    pub async fn serve(
+        self,
+        router: Router,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        axum::serve(self.0, metrics_only(router)).with_graceful_shutdown(stop).await
+    }
 }
 
 /// `router` with nothing but `GET /metrics` left of it: what may be shown to a network.

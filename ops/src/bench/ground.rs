@@ -22,8 +22,11 @@ const FOLDER: &str = "/run/penstock-bench";
 
 /// The core that the generator runs on.
 pub(super) const GENERATOR_CORE: usize = 0;
-/// The core that the thread under test runs on.
-pub(super) const SUBJECT_CORE: usize = 1;
+
+/// The core that the thread under test runs on: the last one, where a node's first shard is too.
+pub(super) fn subject_core() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) - 1
+}
 
 /// Ethernet addresses, by place.
 pub(super) mod mac {
@@ -79,9 +82,17 @@ pub(super) fn build(site: &Site) -> Result<(), Error> {
          neighbor replace 10.2.0.2 lladdr {into} nud permanent dev right\n\
          neighbor replace 10.1.0.1 lladdr {out} nud permanent dev left\n"
     ))?;
-    let ends = [(&source, "out"), (&source, "alone"), (&node, "left"), (&node, "right"), (&sink, "in"), (&sink, "alone")];
+    let ends = [
+        (&source, "out"),
+        (&source, "alone"),
+        (&node, "left"),
+        (&node, "right"),
+        (&sink, "in"),
+        (&sink, "alone"),
+    ];
     for (namespace, interface) in ends {
-        let off = ["-K", interface, "tx", "off", "rx", "off", "gro", "off", "gso", "off", "tso", "off"];
+        let off =
+            ["-K", interface, "tx", "off", "rx", "off", "gro", "off", "gso", "off", "tso", "off"];
         command(namespace.command("ethtool").args(off))?;
     }
     Ok(())
@@ -97,8 +108,9 @@ pub(super) enum Napi {
 }
 
 /// All places that are tried.
-pub(super) const PLACES: [Napi; 3] =
-    [Napi::Sender, Napi::Thread(GENERATOR_CORE), Napi::Thread(SUBJECT_CORE)];
+pub(super) fn places() -> [Napi; 3] {
+    [Napi::Sender, Napi::Thread(GENERATOR_CORE), Napi::Thread(subject_core())]
+}
 
 impl Napi {
     /// For a figure's case.
@@ -121,7 +133,7 @@ pub(super) fn place(node: &Namespace, napi: Napi) -> Result<(), Error> {
     command(Command::new("ip").args(["netns", "exec", node.name(), "sh", "-c", &script]))?;
     let Napi::Thread(core) = napi else { return Ok(()) };
     let mut found = false;
-    for (number, _) in threads_named("/proc", "napi/left") {
+    for number in tasks_named("napi/left") {
         pin(number, core)?;
         found = true;
     }
@@ -134,22 +146,22 @@ pub(super) fn place(node: &Namespace, napi: Napi) -> Result<(), Error> {
     }
 }
 
-/// Numbers and names of the tasks below a folder of `/proc` whose name begins with `name`.
-pub(super) fn threads_named(folder: &str, name: &str) -> Vec<(i32, String)> {
-    let tasks = fs::read_dir(folder).into_iter().flatten().flatten();
+/// The numbers of the processes and kernel threads whose name begins with `name`.
+pub(super) fn tasks_named(name: &str) -> Vec<i32> {
+    let tasks = fs::read_dir("/proc").into_iter().flatten().flatten();
     let named = tasks.filter_map(|entry| {
         let number = entry.file_name().to_string_lossy().parse().ok()?;
         let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
-        Some((number, comm.trim().to_owned()))
+        comm.starts_with(name).then_some(number)
     });
-    named.filter(|(_, comm)| comm.starts_with(name)).collect()
+    named.collect()
 }
 
 /// Pins a task to a core.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(super) fn pin(number: i32, core: usize) -> Result<(), Error> {
+fn pin(number: i32, core: usize) -> Result<(), Error> {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(Pid::from_raw(number), &cores)

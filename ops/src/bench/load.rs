@@ -5,10 +5,13 @@ use super::ground::GENERATOR_CORE;
 use crate::lab::error::Error;
 use crate::lab::namespace::Namespace;
 use penstock_dataplane::nic::af_xdp::AfXdpError;
-use penstock_dataplane::nic::af_xdp::generator::{Generator, Sink, Traffic, Transport, Vary, pace};
+use penstock_dataplane::nic::af_xdp::generator::{
+    Counts, Generator, Sink, Traffic, Transport, Vary, pace,
+};
 use penstock_dataplane::nic::af_xdp::thread::{in_namespace, pin_thread};
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,7 +20,7 @@ use std::time::{Duration, Instant};
 /// A frame of 64 bytes on the wire, 60 without its checksum trailer.
 const FRAME_BYTES: u16 = 60;
 
-/// What `/proc/stat` counts in: USER_HZ, 100 on every architecture that Penstock runs on (time(7)).
+/// What `/proc/stat` and its like count in: USER_HZ, 100 on every architecture that Penstock runs on (time(7)).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The service that all packets are sent to.
@@ -27,7 +30,12 @@ pub(super) const SERVICE_PORT: u16 = 9000;
 
 /// UDP packets of `flows` flows in turn, in an order that caches do not like, beginning with
 /// packet number `first`.
-pub(super) fn traffic(source_mac: [u8; 6], destination_mac: [u8; 6], flows: u32, first: u64) -> Traffic {
+pub(super) fn traffic(
+    source_mac: [u8; 6],
+    destination_mac: [u8; 6],
+    flows: u32,
+    first: u64,
+) -> Traffic {
     Traffic {
         source_mac,
         destination_mac,
@@ -60,7 +68,13 @@ impl Load {
     }
 
     /// Sends at an even rate for `time`, each packet stamped with its time.
-    pub(super) fn paced(source: &Namespace, interface: &'static str, traffic: Traffic, rate: u32, time: Duration) -> Load {
+    pub(super) fn paced(
+        source: &Namespace,
+        interface: &'static str,
+        traffic: Traffic,
+        rate: u32,
+        time: Duration,
+    ) -> Load {
         Load::start(source, move |stop| pace(interface, &traffic, rate, time, stop))
     }
 
@@ -111,43 +125,47 @@ pub(super) fn sink(namespace: &Namespace, interface: &str, stamped: bool) -> Res
 pub(super) struct Sample {
     /// Packets a second at the sink.
     pub(super) packets_per_second: f64,
-    /// Seconds in which processors were busy, per second; the generator's core included.
-    pub(super) busy_cores: f64,
+    /// Seconds a second that the subject's tasks and all softirqs took: the receiving side of
+    /// the node's port and the sink's share are in it, the generator's own work is not.
+    pub(super) cores: f64,
     /// Packets that came with a wrong checksum.
     pub(super) damaged: u64,
 }
 
-/// Looks at the sink and the processors for `time`.
+/// Looks at the sink and the processors for `time`; `tasks` are the subject's `stat` files.
 ///
 /// # Errors
 /// When a meter cannot be read.
-pub(super) fn sample(sink: &Sink, time: Duration) -> Result<Sample, Error> {
-    let (before, busy, begun) = (sink.counts()?, busy_seconds(), Instant::now());
+pub(super) fn sample(sink: &Sink, tasks: &[PathBuf], time: Duration) -> Result<Sample, Error> {
+    let busy = || softirq_seconds() + tasks.iter().map(|stat| task_seconds(stat)).sum::<f64>();
+    let (before, busy_before, begun) = (sink.counts()?, busy(), Instant::now());
     std::thread::sleep(time);
-    let (after, busy, elapsed) = (sink.counts()?, busy_seconds() - busy, begun.elapsed().as_secs_f64());
-    let damaged = |counts: &penstock_dataplane::nic::af_xdp::generator::Counts| {
-        counts.bad_network_checksum + counts.bad_transport_checksum
-    };
+    let (after, busy, elapsed) =
+        (sink.counts()?, busy() - busy_before, begun.elapsed().as_secs_f64());
+    let damaged = |counts: &Counts| counts.bad_network_checksum + counts.bad_transport_checksum;
     Ok(Sample {
         packets_per_second: (after.packets - before.packets) as f64 / elapsed,
-        busy_cores: busy / elapsed,
+        cores: busy / elapsed,
         damaged: damaged(&after) - damaged(&before),
     })
 }
 
-/// Seconds since boot in which any processor was not idle: `cpu` in `/proc/stat` (proc(5)), in
-/// programs, the kernel, interrupts and softirqs.
-fn busy_seconds() -> f64 {
+/// Seconds since boot that all processors spent in interrupts: the fields irq and softirq of
+/// `cpu` in `/proc/stat` (proc(5)).
+fn softirq_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let all: Vec<u64> = stat
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .skip(1)
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    // user nice system idle iowait irq softirq
-    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|index| all.get(*index)).sum();
-    busy as f64 / TICKS_PER_SECOND
+    let words = stat.lines().next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = words.skip(6).take(2).filter_map(|word| word.parse::<u64>().ok()).sum();
+    ticks as f64 / TICKS_PER_SECOND
+}
+
+/// Seconds that a task has taken, interrupts that it was held up by not counted: the fields utime
+/// and stime of its `stat` file (proc(5)).
+fn task_seconds(stat: &Path) -> f64 {
+    let text = fs::read_to_string(stat).unwrap_or_default();
+    // The second field is the name in brackets and may hold anything; utime is field 14.
+    let after_name = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let words = after_name.split(' ').skip(11).take(2);
+    let ticks: u64 = words.filter_map(|word| word.parse::<u64>().ok()).sum();
+    ticks as f64 / TICKS_PER_SECOND
 }

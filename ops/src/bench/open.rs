@@ -15,7 +15,8 @@ use crate::lab::site::Site;
 use std::time::Duration;
 
 /// Loads that are tried, in new flows a second.
-const STEPS: [u32; 9] = [10_000, 20_000, 35_000, 50_000, 75_000, 100_000, 150_000, 200_000, 300_000];
+const STEPS: [u32; 9] =
+    [10_000, 20_000, 35_000, 50_000, 75_000, 100_000, 150_000, 200_000, 300_000];
 /// How long each lasts.
 const STEP: Duration = Duration::from_millis(1000);
 /// How long the latency is watched.
@@ -62,7 +63,8 @@ fn measure(site: &Site, rounds: u32) -> Result<Outcome, Error> {
                 result.p99_us.last().unwrap_or(&0.0),
             );
         }
-        let (p50, p99) = without_anything(site, results[0].load.last().copied().unwrap_or(10_000.0) as u32)?;
+        let (p50, p99) =
+            without_anything(site, results[0].load.last().copied().unwrap_or(10_000.0) as u32)?;
         baseline.0.push(p50);
         baseline.1.push(p99);
     }
@@ -77,7 +79,8 @@ fn one_round(site: &Site, kind: Kind, result: &mut Rounds) -> Result<(), Error> 
         let sink = sink(&sink_space, "in", false)?;
         for rate in STEPS {
             let before = sink.counts()?.packets;
-            let load = Load::paced(&source, "out", traffic(mac::OUT, mac::LEFT, FLOWS, first), rate, STEP);
+            let load =
+                Load::paced(&source, "out", traffic(mac::OUT, mac::LEFT, FLOWS, first), rate, STEP);
             let sent = load.join()?;
             let opened = settled(&sink, before)? as f64 / STEP.as_secs_f64();
             first += u64::from(rate) * 2;
@@ -91,7 +94,8 @@ fn one_round(site: &Site, kind: Kind, result: &mut Rounds) -> Result<(), Error> 
     let half = (best / 2.0) as u32;
     let sink = sink(&sink_space, "in", true)?;
     let before = sink.latencies()?;
-    let load = Load::paced(&source, "out", traffic(mac::OUT, mac::LEFT, FLOWS, first), half.max(1), WATCH);
+    let load =
+        Load::paced(&source, "out", traffic(mac::OUT, mac::LEFT, FLOWS, first), half.max(1), WATCH);
     load.join()?;
     let latencies = sink.latencies()?.since(&before);
     let microseconds = |percent| latencies.percentile(percent).unwrap_or(0) as f64 / 1e3;
@@ -106,7 +110,10 @@ fn one_round(site: &Site, kind: Kind, result: &mut Rounds) -> Result<(), Error> 
 }
 
 /// Packets that came since `before`, once no more come.
-fn settled(sink: &penstock_dataplane::nic::af_xdp::generator::Sink, before: u64) -> Result<u64, Error> {
+fn settled(
+    sink: &penstock_dataplane::nic::af_xdp::generator::Sink,
+    before: u64,
+) -> Result<u64, Error> {
     let mut last = sink.counts()?.packets;
     loop {
         std::thread::sleep(Duration::from_millis(20));
@@ -121,7 +128,13 @@ fn settled(sink: &penstock_dataplane::nic::af_xdp::generator::Sink, before: u64)
 /// The same packets with nothing in between: p50 and p99 in microseconds.
 fn without_anything(site: &Site, rate: u32) -> Result<(f64, f64), Error> {
     let sink = sink(&site.namespace("sink"), "alone", true)?;
-    let load = Load::paced(&site.namespace("source"), "alone", traffic(mac::OUT, [0xff; 6], FLOWS, 0), rate.max(1), STEP);
+    let load = Load::paced(
+        &site.namespace("source"),
+        "alone",
+        traffic(mac::OUT, [0xff; 6], FLOWS, 0),
+        rate.max(1),
+        STEP,
+    );
     load.join()?;
     let latencies = sink.latencies()?;
     let microseconds = |percent| latencies.percentile(percent).unwrap_or(0) as f64 / 1e3;
@@ -142,7 +155,9 @@ fn outcome(results: &[Rounds; 2], baseline: (f64, f64)) -> Outcome {
     let [ours, peer] = results;
     let peer_name = Kind::Nftables.name();
     let mut figures = vec![
-        Figure::alone("open", "flows=new", median(&ours.flows), "flows/s").on(2.0).beside(peer_name, median(&peer.flows)),
+        Figure::alone("open", "flows=new", median(&ours.flows), "flows/s")
+            .on(2.0)
+            .beside(peer_name, median(&peer.flows)),
     ];
     let load = median(&ours.load);
     for (name, values, peers, nothing) in [

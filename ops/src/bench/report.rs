@@ -26,7 +26,12 @@ pub(super) struct Figure {
 
 impl Figure {
     /// A figure that stands alone.
-    pub(super) fn alone(bench: &'static str, case: impl Into<String>, value: f64, unit: &'static str) -> Figure {
+    pub(super) fn alone(
+        bench: &'static str,
+        case: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+    ) -> Figure {
         let case = case.into();
         Figure { bench, case, value, unit, peer: None, peer_value: None, ratio: None, cores: None }
     }
@@ -51,7 +56,8 @@ pub(super) fn print(figures: &[Figure], json: bool) {
         }
         return;
     }
-    let mut rows = table::table(&["bench", "case", "value", "unit", "peer", "peer's", "ratio", "cores"]);
+    let mut rows =
+        table::table(&["bench", "case", "value", "unit", "peer", "peer's", "ratio", "cores"]);
     for figure in figures {
         let optional = |value: Option<f64>, digits: usize| {
             value.map(|value| format!("{value:.digits$}")).unwrap_or_default()

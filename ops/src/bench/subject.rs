@@ -1,6 +1,6 @@
 //! What is measured: Penstock, a forwarder that looks at nothing, and the kernel's nftables.
 
-use super::ground::{SUBJECT_CORE, mac, pin, threads_named};
+use super::ground::{mac, subject_core, tasks_named};
 use crate::lab::error::{Error, trying};
 use crate::lab::namespace::command;
 use crate::lab::node::{Node, NodePlan, Subject as Forwarder};
@@ -8,7 +8,9 @@ use crate::lab::site::Site;
 use penstock_dataplane::nic::af_xdp::bare::{BareConfig, BareReport, forwarder};
 use penstock_dataplane::nic::af_xdp::thread::{in_namespace, pin_thread};
 use penstock_dataplane::nic::af_xdp::{AfXdpConfig, AfXdpError};
+use rustix::process::Pid;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -41,9 +43,16 @@ pub(super) enum Running {
     /// Penstock's process.
     Penstock(Box<Node>),
     /// A thread of this process.
-    Bare(Arc<AtomicBool>, JoinHandle<Result<BareReport, AfXdpError>>),
+    Bare(Bare),
     /// The kernel.
     Nftables,
+}
+
+/// The bare forwarder's thread.
+pub(super) struct Bare {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<BareReport, AfXdpError>>,
+    task: Pid,
 }
 
 /// A UDP flow ends after as long a silence as in the kernel (`nf_conntrack_udp_timeout`, 30 s);
@@ -72,11 +81,12 @@ impl Running {
     pub(super) fn start(site: &Site, kind: Kind, masquerade: bool) -> Result<Running, Error> {
         match kind {
             Kind::Penstock => {
+                // No flows of an earlier round.
+                for left in ["data", "run"] {
+                    drop(fs::remove_dir_all(site.folder().join(left)));
+                }
                 let node = Node::start(site, Forwarder::Penstock, PLAN)?;
                 node.apply()?;
-                for (number, _) in threads_named(&format!("/proc/{}/task", node.id()), "shard") {
-                    pin(number, SUBJECT_CORE)?;
-                }
                 Ok(Running::Penstock(Box::new(node)))
             }
             Kind::Bare => start_bare(site),
@@ -94,6 +104,21 @@ impl Running {
         }
     }
 
+    /// The `stat` files of its tasks, the node's NAPI among them where it has a thread.
+    pub(super) fn tasks(&self) -> Vec<PathBuf> {
+        let napi = ["napi/left", "napi/right"].into_iter().flat_map(tasks_named);
+        let mut tasks: Vec<_> = napi.map(|task| format!("/proc/{task}/stat").into()).collect();
+        match self {
+            Running::Penstock(node) => tasks.push(format!("/proc/{}/stat", node.id()).into()),
+            Running::Bare(bare) => {
+                let task = bare.task.as_raw_nonzero();
+                tasks.push(format!("/proc/self/task/{task}/stat").into());
+            }
+            Running::Nftables => {}
+        }
+        tasks
+    }
+
     /// Stops it.
     ///
     /// # Errors
@@ -101,9 +126,9 @@ impl Running {
     pub(super) fn stop(self, site: &Site) -> Result<(), Error> {
         match self {
             Running::Penstock(mut node) => node.stop().map(drop),
-            Running::Bare(stop, thread) => {
-                stop.store(true, Ordering::Relaxed);
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Running::Bare(bare) => {
+                bare.stop.store(true, Ordering::Relaxed);
+                bare.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
                 Ok(())
             }
             Running::Nftables => {
@@ -127,11 +152,14 @@ fn start_bare(site: &Site) -> Result<Running, Error> {
         generic: false,
     };
     let thread = in_namespace(site.namespace("node").path(), move || {
-        pin_thread(SUBJECT_CORE)?;
-        forwarder(&config, &inside, || drop(ready.send(())))
+        pin_thread(subject_core())?;
+        forwarder(&config, &inside, || {
+            // Nobody waits any more when the start was given up.
+            let _ = ready.send(rustix::thread::gettid());
+        })
     });
     match started.recv() {
-        Ok(()) => Ok(Running::Bare(stop, thread)),
+        Ok(task) => Ok(Running::Bare(Bare { stop, thread, task })),
         // It ended before it was ready, so it has an error to tell.
         Err(_) => {
             let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

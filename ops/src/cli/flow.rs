@@ -22,7 +22,7 @@ pub struct FlowOptions {
 /// One thing to do with flows.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum FlowStep {
-    /// List live flows, newest first
+    /// List live flows, by slot and key; filters narrow the list
     List(FlowListOptions),
 }
 

@@ -17,7 +17,13 @@ impl Checks {
     }
 
     /// Notes one check and prints it.
-    pub(crate) fn that(&mut self, name: impl Display, expected: impl Display, got: impl Display, ok: bool) {
+    pub(crate) fn that(
+        &mut self,
+        name: impl Display,
+        expected: impl Display,
+        got: impl Display,
+        ok: bool,
+    ) {
         let row = self.row;
         if ok {
             self.passed += 1;

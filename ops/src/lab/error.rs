@@ -11,7 +11,9 @@ pub enum Error {
     )]
     NotRoot,
     /// A program that the lab calls is not there.
-    #[error("`{program}` is not installed\n  fix: apt-get install {package}, or run ops/lab.sh, which does it")]
+    #[error(
+        "`{program}` is not installed\n  fix: apt-get install {package}, or run ops/lab.sh, which does it"
+    )]
     Missing {
         /// What was called.
         program: String,

@@ -86,7 +86,7 @@ impl Node {
         Err(Error::Command { command, output: applied.everything() })
     }
 
-    /// The number of its process, or rather of the program that became it; 0 without one.
+    /// The number of its process; 0 without one.
     pub(crate) fn id(&self) -> u32 {
         self.process.as_ref().map_or(0, Process::id)
     }

@@ -40,7 +40,7 @@ impl Process {
         Ok(Process { child, record, name: name.to_owned() })
     }
 
-    /// Its number.
+    /// Its number. A program that `nsenter` became has the same.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -37,23 +37,31 @@ pub(super) fn print(scene: &Scene) {
 }
 
 fn node(scene: &Scene, status: &NodeStatus) {
-    let (hits, misses) = status
-        .shards
-        .iter()
-        .fold((0, 0), |(hits, misses), shard| (hits + shard.cache_hits, misses + shard.cache_misses));
+    let (hits, misses) = status.shards.iter().fold((0, 0), |(hits, misses), shard| {
+        (hits + shard.cache_hits, misses + shard.cache_misses)
+    });
     let entries: u64 = status.shards.iter().map(|shard| shard.cache_entries).sum();
     let ratio = 100.0 * hits as f64 / (hits + misses).max(1) as f64;
     let mut rows = table::table(&["node", ""]);
-    rows.add_row(["flows".into(), format!("{} live, {} opened", status.flows, status.flows_opened)]);
+    rows.add_row([
+        "flows".into(),
+        format!("{} live, {} opened", status.flows, status.flows_opened),
+    ]);
     rows.add_row(["replicas of a flow".into(), format!("{} (one node)", status.replicas)]);
     rows.add_row(["directives cached".into(), entries.to_string()]);
     rows.add_row(["cache hit ratio".into(), format!("{ratio:.3} % of {} packets", hits + misses)]);
     rows.add_row([
         "journal".into(),
-        format!("{}, {} records, {} on disk", status.journal.kind, status.journal.accepted, status.journal.durable),
+        format!(
+            "{}, {} records, {} on disk",
+            status.journal.kind, status.journal.accepted, status.journal.durable
+        ),
     ]);
     if let Some(stream) = scene.figures.stream {
-        rows.add_row(["packets per second".into(), format!("{:.0} in one flow, asked and answered", stream.packets_per_second())]);
+        rows.add_row([
+            "packets per second".into(),
+            format!("{:.0} in one flow, asked and answered", stream.packets_per_second()),
+        ]);
     }
     let drops: Vec<_> = status
         .shards
@@ -62,14 +70,23 @@ fn node(scene: &Scene, status: &NodeStatus) {
         .filter(|(_, count)| *count > 0)
         .map(|(reason, count)| format!("{reason} {count}"))
         .collect();
-    rows.add_row(["dropped".into(), if drops.is_empty() { "nothing".into() } else { drops.join(", ") }]);
+    rows.add_row([
+        "dropped".into(),
+        if drops.is_empty() { "nothing".into() } else { drops.join(", ") },
+    ]);
     print_table(&rows);
 }
 
 fn ports(status: &NodeStatus) {
     let mut rows = table::table(&["port", "attach mode asked", "got", "zero-copy asked", "got"]);
     for port in &status.ports {
-        rows.add_row([&port.name, &port.attach_asked, &port.attach_got, &port.zero_copy_asked, &port.zero_copy_got]);
+        rows.add_row([
+            &port.name,
+            &port.attach_asked,
+            &port.attach_got,
+            &port.zero_copy_asked,
+            &port.zero_copy_got,
+        ]);
     }
     print_table(&rows);
 }
@@ -82,7 +99,13 @@ fn directives(listing: &Listing<DirectiveRow>) {
         let kind = (row.requirement.clone(), row.direction);
         if !shown.contains(&kind) {
             let direction = format!("{:?}", row.direction).to_lowercase();
-            rows.add_row([row.requirement.clone(), direction, row.key.to_string(), row.leaves.clone(), row.packets.to_string()]);
+            rows.add_row([
+                row.requirement.clone(),
+                direction,
+                row.key.to_string(),
+                row.leaves.clone(),
+                row.packets.to_string(),
+            ]);
             shown.push(kind);
         }
     }

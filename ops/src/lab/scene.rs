@@ -7,10 +7,10 @@ use super::node::{Node, NodePlan, Subject};
 use super::process::Process;
 use super::serve::{PORT, Received};
 use super::site::Site;
-use super::topology::{self, CLIENTS, SERVERS};
-use crate::api::plane::{DirectiveRow, Listing, NodeStatus};
+use super::topology::{self, CLIENTS};
 use super::traffic::datagrams::Stream;
 use super::traffic::programs;
+use crate::api::plane::{DirectiveRow, Listing, NodeStatus};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ const SERVING: [(&str, &str); 6] = [
 ];
 
 /// The lab's node.
-pub(crate) const PLAN: NodePlan = NodePlan { resources: include_str!("lab.yaml"), configuration: "" };
+pub(crate) const PLAN: NodePlan =
+    NodePlan { resources: include_str!("lab.yaml"), configuration: "" };
 
 /// Numbers for the tables at the end.
 #[derive(Debug, Default)]
@@ -93,7 +94,8 @@ impl Scene {
     /// When its server does not answer.
     pub(crate) fn datagrams_at(&self, name: &str) -> Result<Vec<Received>, Error> {
         let url = format!("http://127.0.0.1:{PORT}/datagrams");
-        let finished = programs::run(&self.site, &self.at(name), "curl", &["-sS", "-m", "5", &url])?;
+        let finished =
+            programs::run(&self.site, &self.at(name), "curl", &["-sS", "-m", "5", &url])?;
         serde_json::from_str(&finished.output).map_err(|error| Error::Command {
             command: format!("GET {url} at {name}"),
             output: format!("{error}: {}", finished.everything()),
@@ -103,7 +105,8 @@ impl Scene {
 
 /// Starts the servers, and waits until each answers.
 fn start_servers(site: &Site) -> Result<Vec<Process>, Error> {
-    let binary = std::env::current_exe().map_err(super::error::trying("find the penstock binary"))?;
+    let binary =
+        std::env::current_exe().map_err(super::error::trying("find the penstock binary"))?;
     let binary = binary.display().to_string();
     let mut processes = Vec::new();
     for (host, name) in SERVING {
@@ -111,12 +114,6 @@ fn start_servers(site: &Site) -> Result<Vec<Process>, Error> {
         command.args(["lab", "serve", "--name", name]);
         let log = site.folder().join(format!("{host}.log"));
         processes.push(site.start(command, &format!("server {name}"), &log)?);
-    }
-    for server in &SERVERS {
-        let mut command = site.namespace(server.name).command("iperf3");
-        command.arg("-s");
-        let log = site.folder().join(format!("{}.iperf3.log", server.name));
-        processes.push(site.start(command, "iperf3 -s", &log)?);
     }
     for (host, _) in SERVING {
         let namespace = site.namespace(host);
@@ -137,7 +134,8 @@ pub(crate) struct Family {
 }
 
 /// Both versions of IP.
-pub(crate) const FAMILIES: [Family; 2] = [Family { name: "IPv4", six: false }, Family { name: "IPv6", six: true }];
+pub(crate) const FAMILIES: [Family; 2] =
+    [Family { name: "IPv4", six: false }, Family { name: "IPv6", six: true }];
 
 impl Family {
     /// The service address that ends with `number`.

@@ -92,7 +92,12 @@ impl Site {
     ///
     /// # Errors
     /// When it cannot be started, or the site is being cleaned.
-    pub(crate) fn start(&self, mut command: Command, name: &str, log: &Path) -> Result<Process, Error> {
+    pub(crate) fn start(
+        &self,
+        mut command: Command,
+        name: &str,
+        log: &Path,
+    ) -> Result<Process, Error> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.map_err(trying(log.display().to_string()))?;
         let errors = file.try_clone().map_err(trying(log.display().to_string()))?;

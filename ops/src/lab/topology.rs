@@ -46,11 +46,14 @@ pub(crate) const SERVERS: [HostPlan; 3] = [
 ];
 
 /// The router between the servers' network and `server-3`.
-pub(crate) const ROUTER: HostPlan = HostPlan { name: "router", v4: "10.20.0.254", v6: "fd00:20::254" };
+pub(crate) const ROUTER: HostPlan =
+    HostPlan { name: "router", v4: "10.20.0.254", v6: "fd00:20::254" };
 /// The node's own addresses on its left port.
-pub(crate) const NODE_LEFT: HostPlan = HostPlan { name: "node", v4: "192.168.10.1", v6: "fd00:10::1" };
+pub(crate) const NODE_LEFT: HostPlan =
+    HostPlan { name: "node", v4: "192.168.10.1", v6: "fd00:10::1" };
 /// The node's own addresses on its right port.
-pub(crate) const NODE_RIGHT: HostPlan = HostPlan { name: "node", v4: "10.20.0.1", v6: "fd00:20::1" };
+pub(crate) const NODE_RIGHT: HostPlan =
+    HostPlan { name: "node", v4: "10.20.0.1", v6: "fd00:20::1" };
 
 /// The names of all namespaces, in the order of their making.
 pub(crate) const NAMES: [&str; 9] = [

@@ -19,6 +19,7 @@ use penstock_dataplane::shard::{CachedDirective, Invalidation, Shard, ShardConfi
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::id::{NetworkId, ShardId};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,12 +36,15 @@ pub enum DataplaneMessage {
     Published(NetworkEvent),
     /// The kernel's view has changed.
     Underlay(Box<Underlay>),
+    /// These are all objects: after a restart of their host, whose last words may have been lost.
+    Catalog(Catalog),
     /// A shard wants a neighbour's link address.
     Resolve(PortIndex, IpAddr),
     /// Shards are to forget.
     Invalidate(Invalidation),
-    /// Answer when everything told before is in force in all shards.
-    Settle(RpcReplyPort<()>),
+    /// Answer when everything told before is in force in the kernel and in all shards, or say
+    /// what is not.
+    Settle(RpcReplyPort<Result<(), String>>),
     /// Up to so many cached directives of each shard.
     List(usize, RpcReplyPort<Vec<(ShardId, Vec<CachedDirective>)>>),
     /// How ports and shards are.
@@ -64,6 +68,8 @@ pub struct DataplaneStatus {
     pub cache_entries_max: u64,
     /// Steering that could not be brought into the kernel.
     pub steering_error: Option<String>,
+    /// Service and pool addresses that the kernel has as well.
+    pub contested: Vec<IpAddr>,
 }
 
 /// What the dataplane starts with.
@@ -156,16 +162,16 @@ impl Actor for Dataplane {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             DataplaneMessage::Published(event) => state.published(&event),
-            DataplaneMessage::Underlay(underlay) => state.follow(*underlay),
+            DataplaneMessage::Underlay(underlay) => state.follow(*underlay)?,
+            DataplaneMessage::Catalog(catalog) => state.replace(catalog),
             DataplaneMessage::Resolve(port, address) => {
                 if let Some((interface, _)) = state.underlay.ports.get(usize::from(port.0)) {
-                    state.reader.resolve(*interface, address).await;
+                    let (reader, interface) = (state.reader.clone(), *interface);
+                    tokio::spawn(async move { reader.resolve(interface, address).await });
                 }
             }
             DataplaneMessage::Invalidate(what) => state.tell(&[ShardInput::Invalidate(what)]),
-            DataplaneMessage::Settle(reply) => state.list(0, move |_| {
-                let _ = reply.send(());
-            }),
+            DataplaneMessage::Settle(reply) => state.settle(reply),
             DataplaneMessage::List(limit, reply) => state.list(limit, move |listed| {
                 let _ = reply.send(listed);
             }),
@@ -290,11 +296,25 @@ impl DataplaneState {
         }
     }
 
+    fn replace(&mut self, catalog: Catalog) {
+        self.catalog = catalog;
+        self.bring_up_to_date(Vec::new());
+    }
+
     fn published(&mut self, event: &NetworkEvent) {
         self.catalog.evolve(event);
+        let gone = match event {
+            NetworkEvent::NetworkRemoved(removed) => Some(NetworkId(removed.id)),
+            _ => None,
+        };
+        let gone = gone.map(|id| ShardInput::Invalidate(Invalidation::Network(id)));
+        self.bring_up_to_date(gone.into_iter().collect());
+    }
+
+    /// Brings shards and the kernel to what the catalog says now.
+    fn bring_up_to_date(&mut self, mut inputs: Vec<ShardInput>) {
         let networks = steering::networks(&self.catalog, &self.config.ports);
         let owned = steering::owned(&self.catalog, &networks);
-        let mut inputs = Vec::new();
         if networks != self.networks {
             inputs.push(ShardInput::Networks(networks.clone()));
             self.networks = networks;
@@ -303,23 +323,53 @@ impl DataplaneState {
             inputs.push(ShardInput::Owned(owned.clone()));
             self.owned = owned;
         }
-        if let NetworkEvent::NetworkRemoved(removed) = event {
-            inputs.push(ShardInput::Invalidate(Invalidation::Network(NetworkId(removed.id))));
-        }
         inputs.push(ShardInput::Invalidate(Invalidation::Unmatched));
         self.tell(&inputs);
         self.steer();
     }
 
-    fn follow(&mut self, underlay: Underlay) {
+    /// # Errors
+    /// A port was created anew: programs and sockets belong to the one that is gone.
+    fn follow(&mut self, underlay: Underlay) -> Result<(), String> {
+        let before = self.underlay.ports.iter();
+        for ((old, _), (new, port)) in before.zip(&underlay.ports).filter(|(a, b)| a.0 != b.0) {
+            return Err(format!(
+                "port {} was created anew (interface {old} became {new}): start the node again",
+                port.name
+            ));
+        }
         let inputs = underlay.changes(&self.underlay);
         let addresses_changed = underlay.addresses != self.underlay.addresses;
         self.underlay = underlay;
+        self.wiring.set_kernel_addresses(self.underlay.addresses.iter().copied().collect());
         self.tell(&inputs);
         if addresses_changed {
             self.wiring.node_addresses(self.underlay.addresses.iter().copied().collect());
             self.steer();
         }
+        Ok(())
+    }
+
+    /// Addresses that are both the kernel's and ours: the kernel has them, whoever came first.
+    fn contested(&self) -> Vec<IpAddr> {
+        let owned = self.owned.iter().map(|(_, address)| *address);
+        let contested: BTreeSet<IpAddr> =
+            owned.filter(|address| self.underlay.addresses.contains(address)).collect();
+        contested.into_iter().collect()
+    }
+
+    fn settle(&self, reply: RpcReplyPort<Result<(), String>>) {
+        let (error, shards) = (self.steering_error.clone(), self.shards.len());
+        self.list(0, move |listed| {
+            let outcome = match error {
+                Some(error) => Err(format!("recorded, but not in force: {error}")),
+                None if listed.len() < shards => {
+                    Err("recorded, but a shard does not answer; see the log".into())
+                }
+                None => Ok(()),
+            };
+            let _ = reply.send(outcome);
+        });
     }
 
     /// Brings steering into the kernel. What fails is shown as not ready and tried again with the
@@ -359,6 +409,7 @@ impl DataplaneState {
             shards: Vec::new(),
             cache_entries_max: self.config.dataplane.cache_entries_max,
             steering_error: self.steering_error.clone(),
+            contested: self.contested(),
         };
         let shards = self.shards.clone();
         tokio::spawn(async move {
@@ -395,6 +446,9 @@ impl DataplaneStatus {
         let down = self.underlay.ports.iter().filter(|(_, port)| !port.up);
         let mut reasons: Vec<String> =
             down.map(|(_, port)| format!("port {} is down", port.name)).collect();
+        reasons.extend(self.contested.iter().map(|address| {
+            format!("{address} is an address of this kernel and of an endpoint or pool: remove one")
+        }));
         reasons.extend(self.steering_error.iter().map(|error| format!("steering: {error}")));
         reasons
     }

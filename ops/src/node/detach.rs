@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub fn detach(run_directory: &Path) -> ExitCode {
     if let Err(error) = super::lock::RunLock::take(run_directory) {
         eprintln!("error: {error}");
-        return ExitCode::FAILURE;
+        return super::exit_of(&error).into();
     }
     match penstock_dataplane::nic::af_xdp::detach(run_directory) {
         Ok(detached) if detached.is_empty() => {
@@ -23,7 +23,7 @@ pub fn detach(run_directory: &Path) -> ExitCode {
         }
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            super::exit_of(&error).into()
         }
     }
 }

@@ -48,8 +48,13 @@ struct Identity {
 /// The keyed hash of a data directory, made at the first start.
 ///
 /// # Errors
-/// The file cannot be used, or `slots` is not what the directory was made with.
-pub fn slot_hash(directory: &Path, slots: u16) -> Result<SlotHash, IdentityError> {
+/// The file cannot be used, is missing although there are records, or `slots` is not what the
+/// directory was made with.
+pub fn slot_hash(
+    directory: &Path,
+    slots: u16,
+    has_records: bool,
+) -> Result<SlotHash, IdentityError> {
     let path = directory.join(FILE);
     let system = |source: io::Error| IdentityError::System { path: path.clone(), source };
     let identity = match std::fs::read(&path) {
@@ -57,6 +62,9 @@ pub fn slot_hash(directory: &Path, slots: u16) -> Result<SlotHash, IdentityError
             path: path.clone(),
             reason: error.to_string(),
         })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && has_records => {
+            return Err(IdentityError::Damaged { path, reason: "it is missing".into() });
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let identity = Identity { slots, hash_key: random().map_err(system)? };
             let bytes = serde_json::to_vec(&identity).expect("an identity is plain data");
@@ -65,6 +73,7 @@ pub fn slot_hash(directory: &Path, slots: u16) -> Result<SlotHash, IdentityError
             std::fs::write(&beside, bytes).map_err(system)?;
             std::fs::File::open(&beside).and_then(|file| file.sync_all()).map_err(system)?;
             std::fs::rename(&beside, &path).map_err(system)?;
+            std::fs::File::open(directory).and_then(|folder| folder.sync_all()).map_err(system)?;
             identity
         }
         Err(error) => return Err(system(error)),

@@ -19,13 +19,22 @@ pub enum LockError {
         process: String,
     },
     /// The system refuses.
-    #[error("cannot use the run directory {}: {source}", directory.display())]
+    #[error("cannot use the run directory {}: {source}{}", directory.display(), fix(source))]
     System {
         /// The directory.
         directory: PathBuf,
         /// What it said.
         source: io::Error,
     },
+}
+
+fn fix(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; run as root, or as a user with CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF who owns it"
+        }
+        _ => "",
+    }
 }
 
 /// Holds the run directory until it is dropped or the process ends.

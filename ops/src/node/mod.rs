@@ -31,8 +31,10 @@ use penstock_actors::journal::embedded::EmbeddedJournal;
 use penstock_actors::journal::store::StoreLimits;
 use penstock_actors::shell::clock::Clock;
 use penstock_dataplane::nic::af_xdp::AfXdpError;
+use penstock_event_schema::id::Time;
 use plane::NodePlane;
 use ractor::{Actor, ActorRef};
+use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,8 @@ use tokio::sync::{mpsc, watch};
 use underlay::Reader;
 use wiring::Wiring;
 
+/// How long open requests to the API may take at a stop.
+const API_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a clean stop may take before the process ends anyway.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -73,6 +77,9 @@ fn exit_of(failure: &(dyn std::error::Error + Send + Sync + 'static)) -> Exit {
         if let Some(AfXdpError::MissingCapabilities { .. }) = error.downcast_ref() {
             return Exit::Permission;
         }
+        if error.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::PermissionDenied) {
+            return Exit::Permission;
+        }
         next = error.source();
     }
     Exit::Failed
@@ -92,12 +99,10 @@ async fn run_until_stopped(config: NodeConfig) -> Result<(), Failure> {
         reason = fatally.recv() => Some(reason.unwrap_or_else(|| "the supervisor has ended".into())),
     };
     tracing::info!("stopping");
-    let stopped = tokio::time::timeout(STOP_PATIENCE, running.stop()).await;
-    if stopped.is_err() {
-        tracing::error!("the stop took too long and is given up");
-    }
+    let in_order = tokio::time::timeout(STOP_PATIENCE, running.stop()).await.unwrap_or(false);
     match reason {
-        None => Ok(()),
+        None if in_order => Ok(()),
+        None => Err("the stop was not complete: run `penstock detach`, and see the log".into()),
         Some(reason) => Err(reason.into()),
     }
 }
@@ -118,8 +123,10 @@ impl Running {
         journal: Arc<EmbeddedJournal>,
         fatal: mpsc::Sender<String>,
     ) -> Result<Running, Failure> {
-        let hash = identity::slot_hash(&config.data_directory, config.slots)?;
-        let clock = Clock::start(hosts::last_time(&journal, config.slots)?);
+        let last_time = hosts::last_time(&journal, config.slots)?;
+        let has_records = last_time > Time::default();
+        let hash = identity::slot_hash(&config.data_directory, config.slots, has_records)?;
+        let clock = Clock::start(last_time);
         let started = clock.now();
         let wiring = Wiring::new(hash.clone());
         let hosts = Hosts {
@@ -134,6 +141,10 @@ impl Running {
         let underlay = reader.read().await?;
         // Bound before anything is attached: a second node ends here, and harms nothing.
         let server = Server::bind(&config.api_socket()).await?;
+        let metrics_at = match config.metrics.listen {
+            None => None,
+            Some(address) => Some(api::server::MetricsServer::bind(address).await?),
+        };
         let arguments =
             SupervisorArguments { config: config.clone(), hosts, reader, changes, underlay, fatal };
         let (supervisor, _) =
@@ -143,32 +154,32 @@ impl Running {
             })?;
         let dataplane = ractor::call!(supervisor, SupervisorMessage::Dataplane)?;
         let (stop, stopped) = watch::channel(false);
-        let listen = config.metrics.listen;
         let plane =
             NodePlane { config, clock, started, wiring, journal: journal.clone(), dataplane };
         let router = api::router(plane, Metrics::install());
-        let metrics = match listen {
-            None => None,
-            Some(address) => {
-                let stopped = until(stopped.clone());
-                let served = api::server::serve_metrics(router.clone(), address, stopped).await?;
-                Some(tokio::spawn(async move { report(served.await) }))
-            }
-        };
+        let metrics = metrics_at.map(|server| {
+            let served = server.serve(router.clone(), until(stopped.clone()));
+            tokio::spawn(async move { report(served.await) })
+        });
         let served = server.serve(router, until(stopped));
         let served = tokio::spawn(async move { report(served.await) });
         Ok(Running { supervisor, served, metrics, stop, _journal: journal })
     }
 
-    async fn stop(self) {
-        // The API first: nobody is told of a node that is half gone.
+    /// Ends everything in order; false when something would not.
+    async fn stop(self) -> bool {
         let _ = self.stop.send(true);
-        let _ = self.served.await;
-        if let Some(metrics) = self.metrics {
-            let _ = metrics.await;
+        // Whoever holds a request open does not hold up the ports.
+        let served = [Some(self.served), self.metrics];
+        for served in served.into_iter().flatten() {
+            let _ = tokio::time::timeout(API_PATIENCE, served).await;
         }
-        if let Err(error) = ractor::call!(self.supervisor, SupervisorMessage::Stop) {
-            tracing::error!(%error, "the node could not be stopped in order");
+        match ractor::call!(self.supervisor, SupervisorMessage::Stop) {
+            Ok(in_order) => in_order,
+            Err(error) => {
+                tracing::error!(%error, "the node could not be stopped in order");
+                false
+            }
         }
     }
 }

@@ -75,7 +75,8 @@ impl NodePlane {
     }
 
     async fn settle(&self) -> Answer<()> {
-        self.call(DataplaneMessage::Settle).await
+        let settled = self.call(DataplaneMessage::Settle).await?;
+        settled.map_err(|reason| Unavailable { reason })
     }
 
     async fn call<T: Send + 'static>(

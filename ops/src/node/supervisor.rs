@@ -5,7 +5,6 @@ use super::dataplane::{Dataplane, DataplaneArguments, DataplaneMessage};
 use super::hosts::Hosts;
 use super::underlay::{self, Reader, Underlay};
 use crate::config::NodeConfig;
-use penstock_actors::network::Catalog;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -20,8 +19,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the supervisor is told.
 pub enum SupervisorMessage {
-    /// End everything in order.
-    Stop(RpcReplyPort<()>),
+    /// End everything; answers whether it went in order.
+    Stop(RpcReplyPort<bool>),
     /// Where the dataplane is.
     Dataplane(RpcReplyPort<ActorRef<DataplaneMessage>>),
 }
@@ -48,8 +47,6 @@ pub struct Supervisor;
 /// What [`Supervisor`] holds while it runs.
 pub struct SupervisorState {
     hosts: Hosts,
-    underlay: Underlay,
-    catalog: Catalog,
     dataplane: ActorRef<DataplaneMessage>,
     networks: ActorId,
     slots: ActorId,
@@ -70,7 +67,8 @@ impl Actor for Supervisor {
     ) -> Result<SupervisorState, ActorProcessingErr> {
         let SupervisorArguments { config, hosts, reader, changes, underlay, fatal } = arguments;
         let cell = myself.get_cell();
-        let addresses = underlay.addresses.iter().copied().collect();
+        let addresses: Vec<_> = underlay.addresses.iter().copied().collect();
+        hosts.wiring.set_kernel_addresses(addresses.clone());
         let catalog = hosts.networks(addresses, cell.clone()).await?;
         let held = hosts.slots(cell.clone()).await?;
         hosts.decision(&catalog, held, cell.clone()).await?;
@@ -94,8 +92,6 @@ impl Actor for Supervisor {
             networks: id(hosts.wiring.networks().map(|host| host.actor().get_id()))?,
             slots: id(hosts.wiring.slots().map(|host| host.actor().get_id()))?,
             hosts,
-            underlay,
-            catalog,
             dataplane,
             crashes: Vec::new(),
             fatal,
@@ -114,8 +110,7 @@ impl Actor for Supervisor {
                 let _ = reply.send(state.dataplane.clone());
             }
             SupervisorMessage::Stop(reply) => {
-                state.stop().await;
-                let _ = reply.send(());
+                let _ = reply.send(state.stop().await);
                 myself.stop(None);
             }
         }
@@ -151,6 +146,11 @@ impl SupervisorState {
         if id == self.dataplane.get_id() {
             return Err(format!("the dataplane has stopped: {why}"));
         }
+        let known = [Some(self.networks), Some(self.slots), self.decision()];
+        if !known.contains(&Some(id)) {
+            // One that was replaced on purpose.
+            return Ok(());
+        }
         self.crashes.retain(|crash| crash.elapsed() < CRASH_WINDOW);
         self.crashes.push(Instant::now());
         if self.crashes.len() >= CRASHES_MAX {
@@ -160,29 +160,50 @@ impl SupervisorState {
         tokio::time::sleep(BACK_OFF * self.crashes.len() as u32).await;
         let failed = |error: super::hosts::StartError| format!("a host cannot be recovered: {error}");
         if id == self.networks {
-            let addresses = self.underlay.addresses.iter().copied().collect();
-            self.catalog = self.hosts.networks(addresses, me).await.map_err(failed)?;
+            let addresses = self.hosts.wiring.kernel_addresses();
+            let catalog = self.hosts.networks(addresses, me).await.map_err(failed)?;
+            self.hosts.wiring.publish_all(&catalog);
             self.networks = self.hosts.wiring.networks().map_or(id, |host| host.actor().get_id());
         } else if id == self.slots {
-            self.hosts.slots(me).await.map_err(failed)?;
+            self.hosts.slots(me.clone()).await.map_err(failed)?;
             self.slots = self.hosts.wiring.slots().map_or(id, |host| host.actor().get_id());
-        } else {
-            let slots = self.hosts.wiring.slots().ok_or("the slots have stopped")?;
-            let held = slots.read(|slots| slots.flat_map(|slot| slot.held()).collect()).await;
-            let networks = self.hosts.wiring.networks().ok_or("the networks have stopped")?;
-            let catalog = networks.read(|all| all.next().map(|m| m.catalog().clone())).await;
-            let catalog = catalog.flatten().ok_or("the networks have stopped")?;
-            let held = held.ok_or("the slots have stopped")?;
-            self.hosts.decision(&catalog, held, me).await.map_err(failed)?;
+            // What was being opened is forgotten with it: the decision node starts anew from
+            // what the recovered flows hold, or their ports would be taken for ever.
+            if let Some(decision) = self.hosts.wiring.decision() {
+                decision.stop();
+            }
+            self.start_decision(me).await?;
+        } else if Some(id) == self.decision() {
+            self.start_decision(me).await?;
         }
         Ok(())
     }
 
+    fn decision(&self) -> Option<ActorId> {
+        self.hosts.wiring.decision().map(|host| host.actor().get_id())
+    }
+
+    /// Starts the decision host from what the objects and the live flows say.
+    async fn start_decision(&self, me: ActorCell) -> Result<(), String> {
+        let wiring = &self.hosts.wiring;
+        let networks = wiring.networks().ok_or("the networks have stopped")?;
+        let catalog = networks.read(|all| all.next().map(|m| m.catalog().clone())).await;
+        let catalog = catalog.flatten().ok_or("the networks have stopped")?;
+        let slots = wiring.slots().ok_or("the slots have stopped")?;
+        let held = slots.read(|slots| slots.flat_map(|slot| slot.held()).collect()).await;
+        let held = held.ok_or("the slots have stopped")?;
+        let started = self.hosts.decision(&catalog, held, me).await;
+        started.map_err(|error| format!("the decision host cannot be started: {error}"))?;
+        wiring.publish_all(&catalog);
+        Ok(())
+    }
+
     /// Ports first, so that nothing new comes in; then what is in flight is committed.
-    async fn stop(&mut self) {
+    async fn stop(&mut self) -> bool {
         self.stopping = true;
         let detached = self.dataplane.call(DataplaneMessage::Detach, Some(STOP_PATIENCE)).await;
-        if !matches!(detached, Ok(ractor::rpc::CallResult::Success(()))) {
+        let in_order = matches!(detached, Ok(ractor::rpc::CallResult::Success(())));
+        if !in_order {
             tracing::error!("the ports could not be detached; `penstock detach` removes what is left");
         }
         let wiring = &self.hosts.wiring;
@@ -194,5 +215,6 @@ impl SupervisorState {
             networks.stop();
             let _ = networks.actor().wait(Some(STOP_PATIENCE)).await;
         }
+        in_order
     }
 }

@@ -41,6 +41,9 @@ pub enum UnderlayError {
         /// What the kernel said.
         error: rtnetlink::Error,
     },
+    /// An answer was lost, as it is when the socket overruns.
+    #[error("the kernel did not answer by netlink")]
+    Silent,
     /// A configured port is not there.
     #[error(
         "port `{name}` does not exist in this network namespace (there are: {there}); \
@@ -53,6 +56,9 @@ pub enum UnderlayError {
         there: String,
     },
 }
+
+/// How long the kernel may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One whole reading.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -133,6 +139,10 @@ impl Reader {
     /// # Errors
     /// A port is missing, or the kernel does not answer.
     pub async fn read(&self) -> Result<Underlay, UnderlayError> {
+        tokio::time::timeout(PATIENCE, self.read_all()).await.map_err(|_| UnderlayError::Silent)?
+    }
+
+    async fn read_all(&self) -> Result<Underlay, UnderlayError> {
         let mut underlay = Underlay::default();
         let by_index = self.read_links(&mut underlay).await?;
         self.read_addresses(&by_index, &mut underlay).await?;
@@ -143,15 +153,16 @@ impl Reader {
 
     /// Asks the kernel to find the link address of a neighbour; the answer comes as a change.
     pub async fn resolve(&self, interface: u32, address: IpAddr) {
-        let result = self
+        let asked = self
             .handle
             .neighbours()
             .add(interface, address)
             .state(NeighbourState::None)
             .flags(NeighbourFlags::Use)
             .replace()
-            .execute()
-            .await;
+            .execute();
+        // An acknowledgement can be lost when the socket overruns; the next packet asks again.
+        let Ok(result) = tokio::time::timeout(PATIENCE, asked).await else { return };
         if let Err(error) = result {
             tracing::debug!(%address, interface, %error, "the kernel will not resolve a neighbour");
         }
@@ -343,7 +354,8 @@ pub async fn follow(
     mut current: Underlay,
     mut publish: impl FnMut(&Underlay, &Underlay) -> bool,
 ) {
-    while changes.recv().await.is_some() {
+    let mut again = false;
+    while std::mem::take(&mut again) || changes.recv().await.is_some() {
         tokio::time::sleep(SETTLE).await;
         while changes.try_recv().is_ok() {}
         match reader.read().await {
@@ -357,9 +369,23 @@ pub async fn follow(
                 }
                 current = next;
             }
-            // A port that is gone for a moment keeps its last known state: what is cached still
-            // describes it when it comes back.
-            Err(error) => tracing::warn!(%error, "the underlay could not be read"),
+            Err(UnderlayError::NoPort { name, .. }) => {
+                let mut next = current.clone();
+                for (_, port) in next.ports.iter_mut().filter(|(_, port)| port.name == name) {
+                    port.up = false;
+                }
+                tracing::error!(port = name, "a port is gone");
+                if next != current && !publish(&current, &next) {
+                    return;
+                }
+                current = next;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the underlay could not be read; trying again");
+                tokio::time::sleep(PATIENCE).await;
+                // What has changed meanwhile may have been lost with the answer.
+                again = true;
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use super::dataplane::DataplaneMessage;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use penstock_actors::decision::{self, Decision};
 use penstock_actors::flow::{self, Slot};
-use penstock_actors::network::{self, Networks};
+use penstock_actors::network::{self, Catalog, Networks};
 use penstock_actors::seam::Outlet;
 use penstock_actors::shell::host::HostRef;
 use penstock_dataplane::actor::{ShardMessage, Uplink};
@@ -35,6 +35,7 @@ pub struct Wiring {
     decision: ArcSwapOption<HostRef<Decision>>,
     dataplane: ArcSwapOption<ActorRef<DataplaneMessage>>,
     shards: ArcSwap<Vec<ActorRef<ShardMessage>>>,
+    kernel_addresses: ArcSwap<Vec<IpAddr>>,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
 }
 
@@ -48,6 +49,7 @@ impl Wiring {
             decision: ArcSwapOption::empty(),
             dataplane: ArcSwapOption::empty(),
             shards: ArcSwap::default(),
+            kernel_addresses: ArcSwap::default(),
             refusals: Default::default(),
         })
     }
@@ -85,6 +87,29 @@ impl Wiring {
     /// Says where the shards are, by number.
     pub fn set_shards(&self, shards: Vec<ActorRef<ShardMessage>>) {
         self.shards.store(Arc::new(shards));
+    }
+
+    /// Notes which addresses are the kernel's now.
+    pub fn set_kernel_addresses(&self, addresses: Vec<IpAddr>) {
+        self.kernel_addresses.store(Arc::new(addresses));
+    }
+
+    /// The kernel's addresses.
+    pub fn kernel_addresses(&self) -> Vec<IpAddr> {
+        self.kernel_addresses.load().to_vec()
+    }
+
+    /// The decision host.
+    pub fn decision(&self) -> Option<HostRef<Decision>> {
+        self.decision.load().as_deref().cloned()
+    }
+
+    /// Says all objects to everybody who follows them: what was published while their host died
+    /// may have been lost.
+    pub fn publish_all(&self, catalog: &Catalog) {
+        let events = catalog.snapshot().into_iter();
+        self.to_decision(events.map(|e| (ONLY, decision::Command::Configure(e))).collect());
+        self.to_dataplane(DataplaneMessage::Catalog(catalog.clone()));
     }
 
     /// Tells the objects' machine which addresses are the kernel's.

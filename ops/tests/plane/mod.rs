@@ -147,7 +147,7 @@ impl Plane for Node {
             ops: vec!["decrement_ttl".into()],
             requirement: "web".into(),
             packets: 12,
-            bytes: 1_000,
+            idle_ms: 40,
         };
         Ok(Listing { items: vec![row], total: 1 })
     }

@@ -128,6 +128,8 @@ struct PortProgram {
     port: Port,
     maps: Ebpf,
     link: Option<FdLink>,
+    /// Whether the link is a leftover's, which stays when this start fails.
+    taken_over: bool,
 }
 
 impl Program {
@@ -264,6 +266,7 @@ impl Program {
             None => None,
         };
         let taken_over = leftover.is_some();
+        program.taken_over = taken_over;
         let (link, native_refused) = match leftover {
             Some(leftover) => (program.take_over(leftover, asked)?, None),
             None => program.attach(asked)?,
@@ -299,11 +302,10 @@ impl Program {
     /// Detaches those that this start attached, the one that failed halfway included. Leftovers
     /// that were taken over stay, since they protect what is ours.
     fn undo(&mut self) {
-        let done = std::mem::take(&mut self.attachments);
-        for (index, program) in self.ports.iter_mut().enumerate() {
-            let taken_over = done.get(index).is_some_and(|attachment| attachment.taken_over);
+        self.attachments.clear();
+        for program in &mut self.ports {
             if program.link.take().is_some()
-                && !taken_over
+                && !program.taken_over
                 && let Pinning::Pinned(root) = &self.pinning
                 && let Err(error) = bpffs::remove(&bpffs::folder(root, &program.port.name))
             {
@@ -382,7 +384,7 @@ impl PortProgram {
             .load(STEER)
             .bpf(what)?;
         program(&mut maps, NAME)?.load().bpf(what)?;
-        Ok(Self { port, maps, link: None })
+        Ok(Self { port, maps, link: None, taken_over: false })
     }
 
     fn map(&mut self, name: &'static str) -> Result<&mut aya::maps::Map, AfXdpError> {

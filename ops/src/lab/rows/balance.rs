@@ -73,8 +73,14 @@ fn datagram_flows(scene: &mut Scene, family: Family) -> Result<(), Error> {
         lost += each - answers;
         used.extend(names);
     }
-    let name = format!("{}: {flows} UDP flows of {each} datagrams stick to their servers", family.name);
+    let name =
+        format!("{}: {flows} UDP flows of {each} datagrams stick to their servers", family.name);
     let got = format!("{strayed} flows strayed, {lost} answers lost, servers {used:?}");
-    scene.checks.that(name, "none strayed, none lost, all servers used", got, strayed == 0 && lost == 0 && used.len() == 3);
+    scene.checks.that(
+        name,
+        "none strayed, none lost, all servers used",
+        got,
+        strayed == 0 && lost == 0 && used.len() == 3,
+    );
     Ok(())
 }

@@ -17,10 +17,14 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
             let at = scene.at(from);
             let fetched = programs::curl(&scene.site, &at, (address, PORT), 5, false, &[])?;
             let ok = fetched.answers.len() == 5
-                && fetched.answers.iter().all(|a| a.server == "node" && a.peer.ip().to_string() == own);
+                && fetched
+                    .answers
+                    .iter()
+                    .all(|a| a.server == "node" && a.peer.ip().to_string() == own);
             let first = fetched.answers.first().map(|a| (a.server.clone(), a.peer.ip()));
             let name = format!("{}: TCP from {from} to the node's own address", family.name);
-            let got = format!("{} answers by {first:?} {}", fetched.answers.len(), fetched.errors.trim());
+            let got =
+                format!("{} answers by {first:?} {}", fetched.answers.len(), fetched.errors.trim());
             scene.checks.that(name, format!("5 answers by node, which saw {own}"), got, ok);
         }
         let (at, address) = (scene.at("client-1"), family.of(&NODE_LEFT));

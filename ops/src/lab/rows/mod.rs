@@ -27,7 +27,11 @@ pub(crate) struct Row {
 
 /// All rows, in the order in which they are played.
 pub(crate) const ROWS: [Row; 10] = [
-    Row { name: "T2", about: "a balanced address: shares, and flows that stick", run: balance::run },
+    Row {
+        name: "T2",
+        about: "a balanced address: shares, and flows that stick",
+        run: balance::run,
+    },
     Row { name: "T1", about: "source substitution, checksums, both ways", run: substitution::run },
     Row { name: "T3", about: "multicast: copies of each datagram", run: multicast::run },
     Row { name: "T4", about: "several requirements at once", run: several::run },

@@ -68,7 +68,12 @@ fn copies(scene: &mut Scene, family: Family, feed: &UdpSocket, length: usize) ->
     Ok(())
 }
 
-fn limited(scene: &mut Scene, family: Family, feed: &UdpSocket, feed_two: &UdpSocket) -> Result<(), Error> {
+fn limited(
+    scene: &mut Scene,
+    family: Family,
+    feed: &UdpSocket,
+    feed_two: &UdpSocket,
+) -> Result<(), Error> {
     let datagram = payload(family, 11, 64);
     send(feed_two, &datagram)?;
     wait(scene, &datagram, 2)?;

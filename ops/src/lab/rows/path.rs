@@ -26,7 +26,8 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
 fn hops(scene: &mut Scene, family: Family, kind: &str, extra: &[&str]) -> Result<(), Error> {
     let (at, far) = (scene.at("client-1"), family.of(&SERVERS[2]));
     let hops = programs::traceroute(&scene.site, &at, far, extra)?;
-    let hops: Vec<_> = hops.iter().map(|hop| hop.map_or("*".into(), |hop| hop.to_string())).collect();
+    let hops: Vec<_> =
+        hops.iter().map(|hop| hop.map_or("*".into(), |hop| hop.to_string())).collect();
     let expected = [family.of(&NODE_LEFT), family.of(&ROUTER), far].map(str::to_owned).to_vec();
     scene.checks.equal(format!("{}: traceroute by {kind}", family.name), expected, hops);
     Ok(())
@@ -41,7 +42,12 @@ fn too_big(scene: &mut Scene, family: Family) -> Result<(), Error> {
     let ok = text.replace("mtu = ", "mtu=").contains(&words);
     scene.checks.that(name, format!("{words} in what ping prints"), &text, ok);
     let name = format!("{}: the client's kernel has learned the path's MTU", family.name);
-    scene.checks.that(name, NARROW_MTU, learned(scene, "client-1", far)?, learned(scene, "client-1", far)?.contains(&format!("mtu {NARROW_MTU}")));
+    scene.checks.that(
+        name,
+        NARROW_MTU,
+        learned(scene, "client-1", far)?,
+        learned(scene, "client-1", far)?.contains(&format!("mtu {NARROW_MTU}")),
+    );
     Ok(())
 }
 
@@ -51,7 +57,14 @@ fn learned(scene: &Scene, client: &str, address: &str) -> Result<String, Error> 
 }
 
 /// A large body to the server behind the narrow link, by a client that starts with wide packets.
-fn upload(scene: &mut Scene, family: Family, how: &str, client: &str, address: &str, port: u16) -> Result<(), Error> {
+fn upload(
+    scene: &mut Scene,
+    family: Family,
+    how: &str,
+    client: &str,
+    address: &str,
+    port: u16,
+) -> Result<(), Error> {
     let file = scene.site.folder().join("body");
     let body = body_bytes(0, BODY);
     fs::write(&file, &body).map_err(trying(file.display().to_string()))?;
@@ -60,7 +73,8 @@ fn upload(scene: &mut Scene, family: Family, how: &str, client: &str, address: &
     let data = format!("@{}", file.display());
     let extra = ["--data-binary", data.as_str()];
     let fetched = programs::curl(&scene.site, &scene.at(client), (address, port), 1, true, &extra)?;
-    let got = fetched.answers.first().map(|answer| (answer.server.clone(), answer.bytes, answer.sum));
+    let got =
+        fetched.answers.first().map(|answer| (answer.server.clone(), answer.bytes, answer.sum));
     let name = format!("{}: {BODY} bytes over the narrow link {how}", family.name);
     scene.checks.equal(name, Some(("s3".to_owned(), BODY as u64, sum.0)), got);
     let learned = learned(scene, client, address)?;

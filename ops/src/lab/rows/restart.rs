@@ -31,7 +31,10 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
     for family in FAMILIES {
         let ends = [
             (format!("{}: a balanced connection", family.name), end(&family.service(80), 80)?),
-            (format!("{}: a substituted connection", family.name), end(family.of(&SERVERS[1]), RECORD_PORT)?),
+            (
+                format!("{}: a substituted connection", family.name),
+                end(family.of(&SERVERS[1]), RECORD_PORT)?,
+            ),
             (format!("{}: a connection over a chain", family.name), end(&family.service(81), 80)?),
         ];
         for (name, to) in ends {
@@ -42,6 +45,11 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
     let right = scene.at("right-switch");
     let untranslated = Capture::start(&scene.site, &right, "node", UNTRANSLATED, 100)?;
 
+    // From here on the node's kernel would forward whatever reached it.
+    scene
+        .site
+        .namespace("node")
+        .set(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
     scene.node.kill()?;
     for connection in &mut kept {
         ask(connection)?;
@@ -50,7 +58,11 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
     let brief = ["--connect-timeout", "1"];
     let fetched = programs::curl(&scene.site, &at, ("10.90.0.80", 80), 1, false, &brief)?;
     // 28 is curl's "operation timed out"; a refused connection would be 7.
-    scene.checks.equal("a new connection while nobody serves is not answered", Some(28), fetched.code);
+    scene.checks.equal(
+        "a new connection while nobody serves is not answered",
+        Some(28),
+        fetched.code,
+    );
     let fetched = programs::curl(&scene.site, &at, (NODE_ADDRESS, PORT), 1, false, &[])?;
     scene.checks.equal("the node's own address still answers", 1, fetched.answers.len());
 
@@ -64,9 +76,19 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
         scene.checks.that(name, format!("{expected:?}"), format!("{got:?}"), ok);
     }
     let resets = resets.finish(&scene.site, 0)?;
-    scene.checks.that("resets that the client got", 0, format!("{} {}", resets.packets, resets.text), resets.packets == 0);
+    scene.checks.that(
+        "resets that the client got",
+        0,
+        format!("{} {}", resets.packets, resets.text),
+        resets.packets == 0,
+    );
     let untranslated = untranslated.finish(&scene.site, 0)?;
-    scene.checks.that("packets that left untranslated", 0, format!("{} {}", untranslated.packets, untranslated.text), untranslated.packets == 0);
+    scene.checks.that(
+        "packets that left untranslated",
+        0,
+        format!("{} {}", untranslated.packets, untranslated.text),
+        untranslated.packets == 0,
+    );
     Ok(())
 }
 
@@ -87,7 +109,10 @@ fn open(scene: &Scene, name: String, to: SocketAddr) -> Result<Kept, Error> {
 }
 
 fn ask(kept: &mut Kept) -> Result<(), Error> {
-    kept.stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n").map_err(trying(kept.name.clone()))
+    kept.stream
+        .get_mut()
+        .write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")
+        .map_err(trying(kept.name.clone()))
 }
 
 fn answer(stream: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {

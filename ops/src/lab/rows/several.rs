@@ -28,15 +28,18 @@ fn at_once(scene: &mut Scene, family: Family) -> Result<(), Error> {
     let (site, one, two) = (scene.site.clone(), scene.at("client-1"), scene.at("client-2"));
     let service = family.service(80);
     let (balanced, substituted) = std::thread::scope(|scope| {
-        let balanced = scope.spawn(|| programs::curl(&site, &one, (&service, 80), EACH, false, &[]));
+        let balanced =
+            scope.spawn(|| programs::curl(&site, &one, (&service, 80), EACH, false, &[]));
         let address = family.of(&SERVERS[1]);
         let substituted = programs::curl(&site, &two, (address, PORT), EACH, false, &[]);
         (balanced.join().unwrap_or(Err(Error::Interrupted)), substituted)
     });
     let (balanced, substituted) = (balanced?, substituted?);
-    let servers: BTreeSet<_> = balanced.answers.iter().map(|answer| answer.server.clone()).collect();
+    let servers: BTreeSet<_> =
+        balanced.answers.iter().map(|answer| answer.server.clone()).collect();
     let name = format!("{}: balance for A while B is substituted", family.name);
-    let got = format!("{} answers by {servers:?} who saw {:?}", balanced.answers.len(), peers(&balanced));
+    let got =
+        format!("{} answers by {servers:?} who saw {:?}", balanced.answers.len(), peers(&balanced));
     let ok = balanced.answers.len() == EACH as usize
         && servers.len() == 3
         && peers(&balanced) == BTreeSet::from([family.clients()[0].to_owned()]);
@@ -61,7 +64,12 @@ fn chain(scene: &mut Scene, family: Family) -> Result<(), Error> {
     let fetched = programs::curl(&scene.site, &at, (&family.service(81), 80), EACH, false, &[])?;
     let servers: BTreeSet<_> = fetched.answers.iter().map(|answer| answer.server.clone()).collect();
     let name = format!("{}: a chain balances and hides the client", family.name);
-    let got = format!("{} answers by {servers:?} who saw {:?} {}", fetched.answers.len(), peers(&fetched), fetched.errors.trim());
+    let got = format!(
+        "{} answers by {servers:?} who saw {:?} {}",
+        fetched.answers.len(),
+        peers(&fetched),
+        fetched.errors.trim()
+    );
     let ok = fetched.answers.len() == EACH as usize
         && servers.len() == 3
         && peers(&fetched) == BTreeSet::from([family.chain_pool().to_owned()]);
@@ -76,9 +84,19 @@ fn chain(scene: &mut Scene, family: Family) -> Result<(), Error> {
         packets += seen.packets;
     }
     let name = format!("{}: segment size clamped in each SYN", family.name);
-    scene.checks.that(name, format!("{EACH} of {EACH}"), format!("{clamped} of {opening}"), clamped == opening && opening >= EACH as usize);
+    scene.checks.that(
+        name,
+        format!("{EACH} of {EACH}"),
+        format!("{clamped} of {opening}"),
+        clamped == opening && opening >= EACH as usize,
+    );
     let name = format!("{}: DSCP set in each packet", family.name);
-    scene.checks.that(name, "all of them", format!("{marked} of {packets}"), marked == packets && packets > 0);
+    scene.checks.that(
+        name,
+        "all of them",
+        format!("{marked} of {packets}"),
+        marked == packets && packets > 0,
+    );
     Ok(())
 }
 
@@ -88,8 +106,18 @@ fn hairpin(scene: &mut Scene) -> Result<(), Error> {
     let ok = fetched.answers.len() == 10
         && fetched.answers.iter().all(|answer| answer.server == "c2")
         && peers(&fetched) == BTreeSet::from(["192.168.10.100".to_owned()]);
-    let got = format!("{} answers, peers {:?} {}", fetched.answers.len(), peers(&fetched), fetched.errors.trim());
-    scene.checks.that("hairpin: client and target in one network", "10 answers by c2 who saw 192.168.10.100", got, ok);
+    let got = format!(
+        "{} answers, peers {:?} {}",
+        fetched.answers.len(),
+        peers(&fetched),
+        fetched.errors.trim()
+    );
+    scene.checks.that(
+        "hairpin: client and target in one network",
+        "10 answers by c2 who saw 192.168.10.100",
+        got,
+        ok,
+    );
     Ok(())
 }
 
@@ -105,13 +133,27 @@ fn listings(scene: &mut Scene) -> Result<(), Error> {
     for (requirement, at_least) in [("web", 2 * EACH), ("out", 2 * EACH), ("chain", 2 * EACH)] {
         let count = opened.get(requirement).copied().unwrap_or(0);
         let name = format!("flows opened for `{requirement}`");
-        scene.checks.that(name, format!("at least {at_least}"), count, count >= u64::from(at_least));
+        scene.checks.that(
+            name,
+            format!("at least {at_least}"),
+            count,
+            count >= u64::from(at_least),
+        );
     }
     let crossed: Vec<_> = directives
         .items
         .iter()
-        .filter(|row| row.requirement == "web" && row.leaves.starts_with("10.20.0.1") && row.leaves.starts_with("10.20.0.10"))
+        .filter(|row| {
+            row.requirement == "web"
+                && row.leaves.starts_with("10.20.0.1")
+                && row.leaves.starts_with("10.20.0.10")
+        })
         .collect();
-    scene.checks.that("directives of `web` that leave with a pool address", 0, crossed.len(), crossed.is_empty());
+    scene.checks.that(
+        "directives of `web` that leave with a pool address",
+        0,
+        crossed.len(),
+        crossed.is_empty(),
+    );
     Ok(())
 }

@@ -20,8 +20,14 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
     let count = fs::read_dir(&pins).into_iter().flatten().count();
     scene.checks.equal("pins left", 0, count);
     let errors = fs::read_to_string(scene.node.log_path()).unwrap_or_default();
-    let errors: Vec<_> = errors.lines().filter(|line| line.contains("ERROR") || line.contains("panicked")).collect();
-    scene.checks.that("errors in the node's log", 0, format!("{} {}", errors.len(), errors.first().unwrap_or(&"")), errors.is_empty());
+    let errors: Vec<_> =
+        errors.lines().filter(|line| line.contains("ERROR") || line.contains("panicked")).collect();
+    scene.checks.that(
+        "errors in the node's log",
+        0,
+        format!("{} {}", errors.len(), errors.first().unwrap_or(&"")),
+        errors.is_empty(),
+    );
     let at = scene.at("client-1");
     let fetched = programs::curl(&scene.site, &at, (NODE_LEFT.v4, PORT), 1, false, &[])?;
     scene.checks.equal("the node's own address answers", 1, fetched.answers.len());
@@ -32,7 +38,12 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
 fn attached(scene: &Scene) -> Result<Vec<usize>, Error> {
     let mut counts = Vec::new();
     for port in ["left", "right"] {
-        let shown = programs::run(&scene.site, &scene.at("node"), "ip", &["-d", "link", "show", "dev", port])?;
+        let shown = programs::run(
+            &scene.site,
+            &scene.at("node"),
+            "ip",
+            &["-d", "link", "show", "dev", port],
+        )?;
         counts.push(shown.output.matches("prog/xdp").count());
     }
     Ok(counts)

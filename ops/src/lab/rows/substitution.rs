@@ -44,8 +44,10 @@ fn requests(scene: &mut Scene, family: Family, client: &str) -> Result<(), Error
     let fetched = programs::curl(&scene.site, &at, (address, PORT), 20, false, &[])?;
     let name = format!("{}: curl from {client}, the server sees the pool", family.name);
     let peers: BTreeSet<_> = fetched.answers.iter().map(|answer| answer.peer.ip()).collect();
-    let ok = fetched.answers.len() == 20 && fetched.answers.iter().all(|answer| is_pool(answer, family));
-    let got = format!("{} answers, peers {peers:?} {}", fetched.answers.len(), fetched.errors.trim());
+    let ok =
+        fetched.answers.len() == 20 && fetched.answers.iter().all(|answer| is_pool(answer, family));
+    let got =
+        format!("{} answers, peers {peers:?} {}", fetched.answers.len(), fetched.errors.trim());
     scene.checks.that(name, format!("20 answers, peers of {:?}", family.pool()), got, ok);
     Ok(())
 }
@@ -80,7 +82,11 @@ fn body_out(scene: &mut Scene, family: Family) -> Result<(), Error> {
     let extra = ["--data-binary", data.as_str()];
     let fetched = programs::curl(&scene.site, &at, (address, PORT), 1, true, &extra)?;
     let got = fetched.answers.first().map(|answer| (answer.bytes, answer.sum));
-    scene.checks.equal(format!("{}: {BODY} bytes to the server", family.name), Some((BODY as u64, sum.0)), got);
+    scene.checks.equal(
+        format!("{}: {BODY} bytes to the server", family.name),
+        Some((BODY as u64, sum.0)),
+        got,
+    );
     Ok(())
 }
 
@@ -92,7 +98,11 @@ fn body_back(scene: &mut Scene, family: Family) -> Result<(), Error> {
     let finished = programs::run(&scene.site, &scene.at("client-2"), "curl", &arguments)?;
     let same = fs::read(&file).is_ok_and(|bytes| bytes == body_bytes(0, BODY));
     let name = format!("{}: {BODY} bytes back", family.name);
-    let got = format!("{} {}", if same { "the same bytes" } else { "other bytes" }, finished.everything());
+    let got = format!(
+        "{} {}",
+        if same { "the same bytes" } else { "other bytes" },
+        finished.everything()
+    );
     scene.checks.that(name, "the same bytes", got, same);
     drop(fs::remove_file(&file));
     Ok(())
@@ -100,6 +110,7 @@ fn body_back(scene: &mut Scene, family: Family) -> Result<(), Error> {
 
 fn throughput(scene: &mut Scene, family: Family) -> Result<(), Error> {
     let address = family.of(&SERVERS[0]);
+    let server = scene.at(SERVERS[0].name);
     let plans: [(&str, &str, &[&str]); 4] = [
         ("TCP out", "client-1", &[]),
         ("TCP back", "client-2", &["-R"]),
@@ -107,7 +118,7 @@ fn throughput(scene: &mut Scene, family: Family) -> Result<(), Error> {
         ("UDP back", "client-2", &["-u", "-b", "80M", "-l", "1200", "-R"]),
     ];
     for (what, client, extra) in plans {
-        let measured = programs::iperf3(&scene.site, &scene.at(client), address, extra)?;
+        let measured = programs::iperf3(&scene.site, &scene.at(client), &server, address, extra)?;
         let megabits = measured.bits_per_second / 1e6;
         let lost = measured.lost_percent;
         let problem = measured.error.clone().unwrap_or_default();
@@ -128,7 +139,12 @@ fn checksums(scene: &mut Scene, capture: Capture) -> Result<(), Error> {
     let seen = capture.finish(&scene.site, 1000)?;
     let (right, wrong) = (seen.sums_right(), seen.sums_wrong());
     let name = "checksums of what came to the server, by tcpdump -vv";
-    let got = format!("{right} right, {} wrong of {} packets {}", wrong.len(), seen.packets, wrong.first().unwrap_or(&""));
+    let got = format!(
+        "{right} right, {} wrong of {} packets {}",
+        wrong.len(),
+        seen.packets,
+        wrong.first().unwrap_or(&"")
+    );
     scene.checks.that(name, "more than 1000 right, 0 wrong", got, right > 1000 && wrong.is_empty());
     let private: usize = [FAMILIES[0], FAMILIES[1]]
         .iter()

@@ -94,7 +94,8 @@ impl Seen {
 
     /// The lines in which tcpdump has found a checksum wrong.
     pub(crate) fn sums_wrong(&self) -> Vec<&str> {
-        let words = ["incorrect", "bad cksum", "bad udp cksum", "bad icmp6 cksum", "wrong icmp cksum"];
+        let words =
+            ["incorrect", "bad cksum", "bad udp cksum", "bad icmp6 cksum", "wrong icmp cksum"];
         self.text.lines().filter(|line| words.iter().any(|word| line.contains(word))).collect()
     }
 

@@ -34,7 +34,11 @@ pub(crate) fn open(namespace: &Namespace, to: SocketAddr) -> Result<UdpSocket, E
 ///
 /// # Errors
 /// When the socket fails; an answer that does not come is no error.
-pub(crate) fn ask(namespace: &Namespace, to: SocketAddr, count: u32) -> Result<(BTreeSet<String>, u32), Error> {
+pub(crate) fn ask(
+    namespace: &Namespace,
+    to: SocketAddr,
+    count: u32,
+) -> Result<(BTreeSet<String>, u32), Error> {
     let socket = open(namespace, to)?;
     let (mut names, mut answers, mut buffer) = (BTreeSet::new(), 0, [0; 2048]);
     for number in 0..count {
@@ -55,7 +59,10 @@ pub(crate) fn ask(namespace: &Namespace, to: SocketAddr, count: u32) -> Result<(
 }
 
 fn is_silence(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::ConnectionRefused
+    )
 }
 
 /// What a stream of one flow came to.
@@ -81,7 +88,12 @@ impl Stream {
 ///
 /// # Errors
 /// When the socket fails; lost datagrams are no error.
-pub(crate) fn stream(namespace: &Namespace, to: SocketAddr, count: u64, window: u64) -> Result<Stream, Error> {
+pub(crate) fn stream(
+    namespace: &Namespace,
+    to: SocketAddr,
+    count: u64,
+    window: u64,
+) -> Result<Stream, Error> {
     let socket = open(namespace, to)?;
     let begun = Instant::now();
     let (mut sent, mut answered, mut lost, mut buffer) = (0, 0, 0, [0; 2048]);

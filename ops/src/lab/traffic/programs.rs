@@ -2,8 +2,10 @@
 
 use crate::lab::error::Error;
 use crate::lab::namespace::Namespace;
+use crate::lab::process::Process;
 use crate::lab::serve::Answer;
 use crate::lab::site::{Finished, Site};
+use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,7 +21,12 @@ pub(crate) fn host(address: &str) -> String {
 ///
 /// # Errors
 /// When it cannot be run; how it ended is no error.
-pub(crate) fn run(site: &Site, at: &Namespace, program: &str, arguments: &[&str]) -> Result<Finished, Error> {
+pub(crate) fn run(
+    site: &Site,
+    at: &Namespace,
+    program: &str,
+    arguments: &[&str],
+) -> Result<Finished, Error> {
     let mut command = at.command(program);
     command.args(arguments);
     site.run(command, LIMIT)
@@ -72,14 +79,23 @@ pub(crate) struct Throughput {
     pub(crate) error: Option<String>,
 }
 
-/// Runs one iperf3 test of a second. `extra`: `-u`, `-R`, `-b` and the like.
+/// Runs one iperf3 test of a second from `from` to `address` at `server`. `extra`: `-u`, `-R`,
+/// `-b` and the like.
 ///
 /// # Errors
 /// When iperf3 cannot be run.
-pub(crate) fn iperf3(site: &Site, at: &Namespace, address: &str, extra: &[&str]) -> Result<Throughput, Error> {
+pub(crate) fn iperf3(
+    site: &Site,
+    from: &Namespace,
+    server: &Namespace,
+    address: &str,
+    extra: &[&str],
+) -> Result<Throughput, Error> {
+    let mut serving = start_iperf3(site, server)?;
     let mut arguments = vec!["-c", address, "-t", "1", "-J", "--connect-timeout", "3000"];
     arguments.extend(extra);
-    let finished = run(site, at, "iperf3", &arguments)?;
+    let finished = run(site, from, "iperf3", &arguments)?;
+    serving.stop()?;
     let report: serde_json::Value = serde_json::from_str(&finished.output).unwrap_or_default();
     let udp = extra.contains(&"-u");
     let end = &report["end"];
@@ -93,11 +109,29 @@ pub(crate) fn iperf3(site: &Site, at: &Namespace, address: &str, extra: &[&str])
     Ok(Throughput { bits_per_second: bits_per_second.unwrap_or(0.0), lost_percent, error })
 }
 
+/// A server for one test: one that serves several is deaf for a moment after each.
+fn start_iperf3(site: &Site, server: &Namespace) -> Result<Process, Error> {
+    let log = site.folder().join("iperf3.log");
+    drop(fs::remove_file(&log));
+    let mut command = server.command("iperf3");
+    command.args(["-s", "-1", "--forceflush"]);
+    let process = site.start(command, "iperf3 -s", &log)?;
+    site.wait_for("iperf3 listens", Duration::from_secs(5), || {
+        fs::read_to_string(&log).ok().filter(|text| text.contains("Server listening"))
+    })?;
+    Ok(process)
+}
+
 /// Pings three times; how many answers came, and all that was printed.
 ///
 /// # Errors
 /// When ping cannot be run.
-pub(crate) fn ping(site: &Site, at: &Namespace, address: &str, extra: &[&str]) -> Result<(u32, String), Error> {
+pub(crate) fn ping(
+    site: &Site,
+    at: &Namespace,
+    address: &str,
+    extra: &[&str],
+) -> Result<(u32, String), Error> {
     let mut arguments = vec!["-n", "-c", "3", "-i", "0.2", "-W", "2"];
     arguments.extend(extra);
     arguments.push(address);
@@ -110,7 +144,12 @@ pub(crate) fn ping(site: &Site, at: &Namespace, address: &str, extra: &[&str]) -
 ///
 /// # Errors
 /// When traceroute cannot be run.
-pub(crate) fn traceroute(site: &Site, at: &Namespace, address: &str, extra: &[&str]) -> Result<Vec<Option<IpAddr>>, Error> {
+pub(crate) fn traceroute(
+    site: &Site,
+    at: &Namespace,
+    address: &str,
+    extra: &[&str],
+) -> Result<Vec<Option<IpAddr>>, Error> {
     let mut arguments = vec!["-n", "-q", "1", "-w", "2", "-m", "6"];
     arguments.extend(extra);
     arguments.push(address);

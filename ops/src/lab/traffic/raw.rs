@@ -4,7 +4,9 @@ use crate::lab::error::{Error, trying};
 use crate::lab::namespace::Namespace;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recvfrom, sendto, socket};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recvfrom, sendto, socket,
+};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -31,13 +33,18 @@ pub(crate) enum Reaction {
 ///
 /// # Errors
 /// When the raw socket fails.
-pub(crate) fn stray_ack(namespace: &Namespace, source_port: u16, to: SocketAddr) -> Result<Reaction, Error> {
+pub(crate) fn stray_ack(
+    namespace: &Namespace,
+    source_port: u16,
+    to: SocketAddr,
+) -> Result<Reaction, Error> {
     namespace.enter(|| probe(source_port, to))?.map_err(trying("raw TCP socket"))
 }
 
 fn probe(source_port: u16, to: SocketAddr) -> io::Result<Reaction> {
     // The kernel says which of our addresses it would use.
-    let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().map_err(io::Error::other)?;
+    let any: SocketAddr =
+        if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().map_err(io::Error::other)?;
     let guide = UdpSocket::bind(any)?;
     guide.connect(to)?;
     let from = guide.local_addr()?.ip();
@@ -60,10 +67,17 @@ fn probe(source_port: u16, to: SocketAddr) -> io::Result<Reaction> {
         // An IPv4 raw socket delivers the IP header too (raw(7)).
         let skip = if to.is_ipv4() { usize::from(buffer[0] & 0x0f) * 4 } else { 0 };
         let Some(header) = buffer[..length].get(skip..skip + HEADER) else { continue };
-        let ports = (u16::from_be_bytes([header[0], header[1]]), u16::from_be_bytes([header[2], header[3]]));
+        let ports = (
+            u16::from_be_bytes([header[0], header[1]]),
+            u16::from_be_bytes([header[2], header[3]]),
+        );
         if ports == (to.port(), source_port) && header[13] & FLAG_RST != 0 {
             let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            return Ok(if sequence == acknowledged { Reaction::Reset } else { Reaction::WrongReset });
+            return Ok(if sequence == acknowledged {
+                Reaction::Reset
+            } else {
+                Reaction::WrongReset
+            });
         }
     }
     Ok(Reaction::Silence)
@@ -92,7 +106,10 @@ fn checksum(from: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
     };
     let pseudo = [&octets(from)[..], &octets(to), &[0, 6], &(segment.len() as u16).to_be_bytes()];
     let bytes = [&pseudo.concat()[..], segment].concat();
-    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+    let mut sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
+        .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -105,7 +122,8 @@ mod tests {
 
     #[test]
     fn a_segment_with_its_checksum_sums_to_all_ones() {
-        for (from, to) in [("192.168.10.11", "10.90.0.80:80"), ("fd00:10::11", "[fd00:90::80]:80")] {
+        for (from, to) in [("192.168.10.11", "10.90.0.80:80"), ("fd00:10::11", "[fd00:90::80]:80")]
+        {
             let (from, to): (IpAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
             // Over a segment that holds its checksum, the sum's complement is zero (RFC 1071).
             assert_eq!(checksum(from, to.ip(), &ack(from, 4000, to, 7)), 0, "{to}");
