@@ -112,7 +112,11 @@ impl<M: Machine> Recovery<M> {
             return Err(RecoveryError::Misplaced { id: envelope.id(), at: self.setup.at });
         }
         if envelope.seq != expected {
-            return Err(RecoveryError::Missing { id: envelope.id(), expected, found: envelope.seq });
+            return Err(RecoveryError::Missing {
+                id: envelope.id(),
+                expected,
+                found: envelope.seq,
+            });
         }
         if !view.follows(&self.position.chain) {
             return Err(RecoveryError::Altered { id: envelope.id() });

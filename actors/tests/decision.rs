@@ -72,7 +72,10 @@ fn check(key: &str, reverse: &str, ops: &str) {
     let shown = directive.reverse.map_or("-".into(), |reverse| reverse.to_string());
     assert_eq!(shown, reverse, "{key}");
     assert_eq!(format!("{:?}", directive.ops), ops, "{key}");
-    assert_eq!((proposal.ask, proposal.tenant.as_str(), proposal.partition.as_str()), (11, "acme", "default"));
+    assert_eq!(
+        (proposal.ask, proposal.tenant.as_str(), proposal.partition.as_str()),
+        (11, "acme", "default")
+    );
     assert_eq!(directive.id, DirectiveId(100));
     let again = ask(&mut decision, key, &[]);
     if let DecisionReply::Propose(again) = again {
@@ -132,7 +135,10 @@ fn a_requirement_becomes_a_directive() {
 #[test]
 fn what_is_refused_says_why() {
     let all: Vec<Resource> = (1..=4).map(|id| Resource::Target(TargetId(id))).collect();
-    let check = |key: &str, opening: bool, excluded: &[Resource], expected: (RefusalReason, UnknownPolicy)| {
+    let check = |key: &str,
+                 opening: bool,
+                 excluded: &[Resource],
+                 expected: (RefusalReason, UnknownPolicy)| {
         match ask_with(&mut decision(), key, opening, excluded, 5) {
             DecisionReply::Refuse { key: refused, ask, reason, policy } => {
                 assert_eq!((refused.to_string().as_str(), ask), (key, 11));
@@ -174,7 +180,8 @@ fn three_hundred_connections_are_shared_by_three_targets() {
             let key = format!("1/tcp/10.0.0.{}:{}>{address}:80", 5 + at % 2, 40_000 + at);
             let mut seed = u64::from(at).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             seed ^= seed >> 31;
-            let DecisionReply::Propose(proposal) = ask_with(&mut decision, &key, true, &[], seed) else {
+            let DecisionReply::Propose(proposal) = ask_with(&mut decision, &key, true, &[], seed)
+            else {
                 // The chain has 64 ports toward each target.
                 continue;
             };
@@ -183,7 +190,10 @@ fn three_hundred_connections_are_shared_by_three_targets() {
             assert_eq!(decision.collection().count(target), counts[&target]);
         }
         let fair = if address == "10.90.0.82" { 64..=64 } else { 70..=130 };
-        assert!(counts.len() == 3 && counts.values().all(|count| fair.contains(count)), "{counts:?}");
+        assert!(
+            counts.len() == 3 && counts.values().all(|count| fair.contains(count)),
+            "{counts:?}"
+        );
     }
 }
 
@@ -193,7 +203,10 @@ fn a_choice_is_determined_by_what_it_looked_at() {
         .map(|at| format!("1/tcp/10.0.0.5:{}>10.90.0.{}:80", 1000 + at, 80 + at % 3))
         .collect();
     let outcome = |decision: &mut Decision| -> Vec<DecisionReply> {
-        keys.iter().enumerate().map(|(at, key)| ask_with(decision, key, true, &[], at as u64)).collect()
+        keys.iter()
+            .enumerate()
+            .map(|(at, key)| ask_with(decision, key, true, &[], at as u64))
+            .collect()
     };
     assert_eq!(outcome(&mut decision()), outcome(&mut decision()));
 }
@@ -211,7 +224,11 @@ fn an_excluded_candidate_is_not_proposed_again() {
             let proposal = proposal(ask(&mut decision, key, &excluded));
             assert!(!excluded.contains(&proposal.resources[0]));
             excluded.push(proposal.resources[0].clone());
-            run(&mut decision, Command::Release { directive: proposal.directive.id, resources: vec![] }, 0);
+            run(
+                &mut decision,
+                Command::Release { directive: proposal.directive.id, resources: vec![] },
+                0,
+            );
         }
         let refused = matches!(ask(&mut decision, key, &excluded), DecisionReply::Refuse { .. });
         assert!(refused, "{key}");
@@ -272,14 +289,22 @@ fn a_changed_set_is_used_at_once() {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a measurement")]
 fn how_long_a_decision_takes() {
-    for (what, address) in [("maglev", "10.90.0.80"), ("less loaded", "10.90.0.81"), ("nat", "1.2.3.4")] {
+    for (what, address) in
+        [("maglev", "10.90.0.80"), ("less loaded", "10.90.0.81"), ("nat", "1.2.3.4")]
+    {
         let mut decision = decision();
         let requests: Vec<DecisionRequest> = (0..100_000u32)
             .map(|at| {
                 let source = if what == "nat" { "192.168.1" } else { "10.0.0" };
-                let toward = if what == "nat" { format!("1.2.{}.{}", at / 200 % 250, at % 200) } else { address.into() };
+                let toward = if what == "nat" {
+                    format!("1.2.{}.{}", at / 200 % 250, at % 200)
+                } else {
+                    address.into()
+                };
                 let key: FlowKey =
-                    format!("1/tcp/{source}.{}:{}>{toward}:80", 1 + at % 200, 1024 + at % 60_000).parse().expect("a key");
+                    format!("1/tcp/{source}.{}:{}>{toward}:80", 1 + at % 200, 1024 + at % 60_000)
+                        .parse()
+                        .expect("a key");
                 DecisionRequest { key, ask: 1, opening: true, excluded: Vec::new() }
             })
             .collect();

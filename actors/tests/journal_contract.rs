@@ -86,39 +86,94 @@ const ROWS: &[(&str, &[Step])] = &[
     ("one record", &[Append(A, 1, 1, 1), Accepted(A, 1), Reads(A, 1, 1), Last(A, 1, 1)]),
     ("nobody waits", &[Append(A, 1, 1, 9), Durable(A, 9)]),
     ("someone waits", &[AppendSync(A, 1, 1, 9), Durable(A, 9)]),
-    ("reading from the middle", &[Append(A, 1, 1, 9), Accepted(A, 9), Reads(A, 4, 9), Reads(A, 9, 9), Reads(A, 10, 9)]),
+    (
+        "reading from the middle",
+        &[Append(A, 1, 1, 9), Accepted(A, 9), Reads(A, 4, 9), Reads(A, 9, 9), Reads(A, 10, 9)],
+    ),
     (
         "topic partitions do not mix",
         &[
-            Append(A, 1, 1, 300), Append(B, 2, 1, 2), Append(N, 1, 1, 5), Append(A, 1, 301, 600),
-            Accepted(A, 600), Accepted(B, 2), Accepted(N, 5),
-            Reads(A, 1, 600), Reads(B, 1, 2), Reads(N, 1, 5),
-            Last(A, 1, 600), Last(B, 2, 2), Last(N, 1, 5),
+            Append(A, 1, 1, 300),
+            Append(B, 2, 1, 2),
+            Append(N, 1, 1, 5),
+            Append(A, 1, 301, 600),
+            Accepted(A, 600),
+            Accepted(B, 2),
+            Accepted(N, 5),
+            Reads(A, 1, 600),
+            Reads(B, 1, 2),
+            Reads(N, 1, 5),
+            Last(A, 1, 600),
+            Last(B, 2, 2),
+            Last(N, 1, 5),
         ],
     ),
     (
         "what is durable is there after a restart",
-        &[Append(A, 1, 1, 50), Append(N, 1, 1, 2), Settle, Reopen, Reads(A, 1, 50), Reads(N, 1, 2), Last(A, 1, 50)],
+        &[
+            Append(A, 1, 1, 50),
+            Append(N, 1, 1, 2),
+            Settle,
+            Reopen,
+            Reads(A, 1, 50),
+            Reads(N, 1, 2),
+            Last(A, 1, 50),
+        ],
     ),
     (
         "reigns go on where the one before ended",
         &[
-            Append(A, 1, 1, 5), Settle, Reopen, Append(A, 2, 6, 9), Accepted(A, 9), Settle, Reopen,
-            Append(A, 3, 10, 10), Durable(A, 10), Reads(A, 1, 10), Last(A, 3, 10),
+            Append(A, 1, 1, 5),
+            Settle,
+            Reopen,
+            Append(A, 2, 6, 9),
+            Accepted(A, 9),
+            Settle,
+            Reopen,
+            Append(A, 3, 10, 10),
+            Durable(A, 10),
+            Reads(A, 1, 10),
+            Last(A, 3, 10),
         ],
     ),
-    ("a repeated append is acknowledged and not stored twice", &[
-        Append(A, 1, 1, 5), Accepted(A, 5), Append(A, 1, 3, 5), Append(A, 1, 6, 6), Accepted(A, 6), Reads(A, 1, 6),
-    ]),
-    ("a lower epoch is fenced, also after a restart", &[
-        Append(A, 4, 1, 5), Accepted(A, 5), Append(A, 3, 6, 7), Fenced(A, 4), Reads(A, 1, 5),
-        Settle, Reopen, Append(A, 3, 6, 6), Fenced(A, 4), Reads(A, 1, 5),
-    ]),
-    ("a hole is refused", &[Append(A, 1, 1, 5), Accepted(A, 5), Append(A, 1, 7, 7), Gap(5), Reads(A, 1, 5)]),
-    ("a higher epoch does not overwrite", &[
-        Append(A, 1, 1, 5), Accepted(A, 5), Append(A, 2, 5, 5), Gap(5), Last(A, 1, 5),
-    ]),
-    ("asking brings what was lost", &[Append(A, 1, 1, 5), Settle, Ask(A), Accepted(A, 5), Ask(A), Durable(A, 5)]),
+    (
+        "a repeated append is acknowledged and not stored twice",
+        &[
+            Append(A, 1, 1, 5),
+            Accepted(A, 5),
+            Append(A, 1, 3, 5),
+            Append(A, 1, 6, 6),
+            Accepted(A, 6),
+            Reads(A, 1, 6),
+        ],
+    ),
+    (
+        "a lower epoch is fenced, also after a restart",
+        &[
+            Append(A, 4, 1, 5),
+            Accepted(A, 5),
+            Append(A, 3, 6, 7),
+            Fenced(A, 4),
+            Reads(A, 1, 5),
+            Settle,
+            Reopen,
+            Append(A, 3, 6, 6),
+            Fenced(A, 4),
+            Reads(A, 1, 5),
+        ],
+    ),
+    (
+        "a hole is refused",
+        &[Append(A, 1, 1, 5), Accepted(A, 5), Append(A, 1, 7, 7), Gap(5), Reads(A, 1, 5)],
+    ),
+    (
+        "a higher epoch does not overwrite",
+        &[Append(A, 1, 1, 5), Accepted(A, 5), Append(A, 2, 5, 5), Gap(5), Last(A, 1, 5)],
+    ),
+    (
+        "asking brings what was lost",
+        &[Append(A, 1, 1, 5), Settle, Ask(A), Accepted(A, 5), Ask(A), Durable(A, 5)],
+    ),
 ];
 
 /// One journal to hold to its promises.
@@ -139,18 +194,24 @@ fn check(side: &mut dyn Side, row: &str, steps: &[Step]) {
                 side.journal().append(&mut records, matches!(step, AppendSync(..)));
                 assert!(records.is_empty(), "{row}: {step:?}: all are taken");
             }
-            Accepted(at, seq) => hear(side, &mut heard, &|a| {
-                matches!(a, Acknowledgement::Accepted(of, to) if *of == at && to.0 >= seq)
-            }),
-            Durable(at, seq) => hear(side, &mut heard, &|a| {
-                matches!(a, Acknowledgement::Durable(of, to) if *of == at && to.0 >= seq)
-            }),
-            Fenced(at, epoch) => hear(side, &mut heard, &|a| {
-                *a == Acknowledgement::Fenced(at, Epoch(epoch))
-            }),
-            Gap(last) => hear(side, &mut heard, &|a| {
-                matches!(a, Acknowledgement::Failed(JournalError::Gap { last: of, .. }) if of.0 == last)
-            }),
+            Accepted(at, seq) => hear(
+                side,
+                &mut heard,
+                &|a| matches!(a, Acknowledgement::Accepted(of, to) if *of == at && to.0 >= seq),
+            ),
+            Durable(at, seq) => hear(
+                side,
+                &mut heard,
+                &|a| matches!(a, Acknowledgement::Durable(of, to) if *of == at && to.0 >= seq),
+            ),
+            Fenced(at, epoch) => {
+                hear(side, &mut heard, &|a| *a == Acknowledgement::Fenced(at, Epoch(epoch)))
+            }
+            Gap(last) => hear(
+                side,
+                &mut heard,
+                &|a| matches!(a, Acknowledgement::Failed(JournalError::Gap { last: of, .. }) if of.0 == last),
+            ),
             Ask(at) => {
                 heard.clear();
                 side.journal().ask(at);

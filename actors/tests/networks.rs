@@ -19,7 +19,11 @@ fn lab() -> Networks {
         ("TargetSet", "web", set(&["10.2.0.11", "10.2.0.12", "fd00:2::11"])),
         ("Endpoint", "web", endpoint(&["10.90.0.80", "fd00:90::80"], &[("tcp", 80, 81)])),
         ("Requirement", "web", requirement(json!({"endpoint": "web"}), vec![anycast("web")])),
-        ("Requirement", "out", requirement(traffic("192.168.1.0/24", "0.0.0.0/0"), vec![pool("10.2.0.100")])),
+        (
+            "Requirement",
+            "out",
+            requirement(traffic("192.168.1.0/24", "0.0.0.0/0"), vec![pool("10.2.0.100")]),
+        ),
     ] {
         let changed = run(&mut networks, put(kind, name, spec)).expect("the lab is sound");
         assert!(changed, "{kind} {name}");
@@ -96,7 +100,10 @@ fn run(networks: &mut Networks, command: Command) -> Result<bool, String> {
     let mut effects = Vec::new();
     networks.effects(&event, &mut effects);
     let published: Vec<_> = effects.into_iter().map(|Effect::Publish(event)| event).collect();
-    assert_eq!(published.iter().collect::<Vec<_>>(), event.recorded().into_iter().collect::<Vec<_>>());
+    assert_eq!(
+        published.iter().collect::<Vec<_>>(),
+        event.recorded().into_iter().collect::<Vec<_>>()
+    );
     Ok(true)
 }
 
@@ -121,64 +128,298 @@ fn what_is_wrong_is_told_with_field_and_fix() {
     let out = || requirement(traffic("192.168.2.0/24", "0.0.0.0/0"), vec![pool("10.2.0.100")]);
     // Nothing wrong.
     check("Endpoint", "more", web(), Ok(true));
-    check("Endpoint", "web", endpoint(&["10.90.0.80", "fd00:90::80"], &[("tcp", 80, 81)]), Ok(false));
+    check(
+        "Endpoint",
+        "web",
+        endpoint(&["10.90.0.80", "fd00:90::80"], &[("tcp", 80, 81)]),
+        Ok(false),
+    );
     check("Requirement", "web", to_web(), Ok(false));
     check("Requirement", "out2", out(), Ok(true));
-    check("Requirement", "web", requirement(json!({"endpoint": "web"}), vec![pool("10.2.0.101"), anycast("web")]), Ok(true));
+    check(
+        "Requirement",
+        "web",
+        requirement(json!({"endpoint": "web"}), vec![pool("10.2.0.101"), anycast("web")]),
+        Ok(true),
+    );
     // Names and references.
     check("Network", "Not a name", network("x"), Err(&["metadata.name", "is no name", "a-z"]));
-    check("Network", "clients", with(network("left"), "/tenant", json!("")), Err(&["spec.tenant", "is no name"]));
-    check("Endpoint", "e", with(web(), "/network", json!("nowhere")), Err(&["spec.network", "no Network `nowhere`", "clients, servers"]));
-    check("TargetSet", "t", with(set(&["10.2.0.9"]), "/network", json!("nowhere")), Err(&["spec.network", "no Network"]));
-    check("Requirement", "r", with(to_web(), "/match/endpoint", json!("none")), Err(&["spec.match.endpoint", "no Endpoint `none`", "name one of: web"]));
-    check("Requirement", "r", with(out(), "/match/traffic/network", json!("none")), Err(&["spec.match.network", "no Network `none`"]));
-    check("Requirement", "r", with(to_web(), "/transform/0/anycast/targetSet", json!("none")), Err(&["spec.transform[0].anycast.targetSet", "no TargetSet `none`"]));
-    check("Requirement", "r", with(out(), "/transform/0/sourceSubstitution/egress", json!("none")), Err(&["spec.transform[0].sourceSubstitution.egress", "no Network"]));
-    check("Requirement", "r", with(to_web(), "/match/endpoint", json!("web")), Err(&["spec.match.endpoint", "has Requirement `web` already"]));
+    check(
+        "Network",
+        "clients",
+        with(network("left"), "/tenant", json!("")),
+        Err(&["spec.tenant", "is no name"]),
+    );
+    check(
+        "Endpoint",
+        "e",
+        with(web(), "/network", json!("nowhere")),
+        Err(&["spec.network", "no Network `nowhere`", "clients, servers"]),
+    );
+    check(
+        "TargetSet",
+        "t",
+        with(set(&["10.2.0.9"]), "/network", json!("nowhere")),
+        Err(&["spec.network", "no Network"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(to_web(), "/match/endpoint", json!("none")),
+        Err(&["spec.match.endpoint", "no Endpoint `none`", "name one of: web"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/match/traffic/network", json!("none")),
+        Err(&["spec.match.network", "no Network `none`"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(to_web(), "/transform/0/anycast/targetSet", json!("none")),
+        Err(&["spec.transform[0].anycast.targetSet", "no TargetSet `none`"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/transform/0/sourceSubstitution/egress", json!("none")),
+        Err(&["spec.transform[0].sourceSubstitution.egress", "no Network"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(to_web(), "/match/endpoint", json!("web")),
+        Err(&["spec.match.endpoint", "has Requirement `web` already"]),
+    );
     // Networks.
-    check("Network", "third", network("left"), Err(&["spec.attachment.port", "carries Network `clients` already"]));
+    check(
+        "Network",
+        "third",
+        network("left"),
+        Err(&["spec.attachment.port", "carries Network `clients` already"]),
+    );
     check("Network", "third", network(""), Err(&["spec.attachment.port", "is empty"]));
     // Endpoints.
-    check("Endpoint", "e", endpoint(&[], &[("tcp", 1, 1)]), Err(&["spec.addresses", "names no address"]));
+    check(
+        "Endpoint",
+        "e",
+        endpoint(&[], &[("tcp", 1, 1)]),
+        Err(&["spec.addresses", "names no address"]),
+    );
     check("Endpoint", "e", endpoint(&["10.90.0.81"], &[]), Err(&["spec.ports", "names no port"]));
-    check("Endpoint", "e", endpoint(&["10.90.0.80"], &[("tcp", 81, 90)]), Err(&["spec.addresses[0]", "10.90.0.80 tcp/81-90 is served by Endpoint `web` already", "another port"]));
-    check("Endpoint", "e", endpoint(&["10.90.0.80"], &[("udp", 80, 80), ("tcp", 82, 82)]), Ok(true));
-    check("Endpoint", "e", endpoint(&["10.90.0.1"], &[("tcp", 1, 1)]), Err(&["spec.addresses[0]", "address of this node's kernel", "no interface has"]));
-    check("Endpoint", "e", endpoint(&["127.0.0.1"], &[("tcp", 1, 1)]), Err(&["spec.addresses[0]", "can travel to"]));
-    check("Endpoint", "e", endpoint(&["10.90.0.9", "10.90.0.9"], &[("tcp", 1, 1)]), Err(&["spec.addresses[1]", "stands here twice"]));
-    check("Endpoint", "e", endpoint(&["10.90.0.9"], &[("tcp", 9, 1)]), Err(&["spec.ports[0]", "backwards"]));
-    check("Endpoint", "e", endpoint(&["10.90.0.9"], &[("tcp", 1, 5), ("tcp", 5, 9)]), Err(&["spec.ports[1]", "overlaps"]));
-    check("Endpoint", "e", endpoint(&["10.90.0.9"], &[("icmp", 1, 1)]), Err(&["spec.ports[0]", "icmp has no ports"]));
-    check("Endpoint", "e", with(endpoint(&["10.2.0.100"], &[("tcp", 1, 1)]), "/network", json!("servers")), Err(&["spec.addresses[0]", "in the pool of Requirement `out`"]));
+    check(
+        "Endpoint",
+        "e",
+        endpoint(&["10.90.0.80"], &[("tcp", 81, 90)]),
+        Err(&[
+            "spec.addresses[0]",
+            "10.90.0.80 tcp/81-90 is served by Endpoint `web` already",
+            "another port",
+        ]),
+    );
+    check(
+        "Endpoint",
+        "e",
+        endpoint(&["10.90.0.80"], &[("udp", 80, 80), ("tcp", 82, 82)]),
+        Ok(true),
+    );
+    check(
+        "Endpoint",
+        "e",
+        endpoint(&["10.90.0.1"], &[("tcp", 1, 1)]),
+        Err(&["spec.addresses[0]", "address of this node's kernel", "no interface has"]),
+    );
+    check(
+        "Endpoint",
+        "e",
+        endpoint(&["127.0.0.1"], &[("tcp", 1, 1)]),
+        Err(&["spec.addresses[0]", "can travel to"]),
+    );
+    check(
+        "Endpoint",
+        "e",
+        endpoint(&["10.90.0.9", "10.90.0.9"], &[("tcp", 1, 1)]),
+        Err(&["spec.addresses[1]", "stands here twice"]),
+    );
+    check(
+        "Endpoint",
+        "e",
+        endpoint(&["10.90.0.9"], &[("tcp", 9, 1)]),
+        Err(&["spec.ports[0]", "backwards"]),
+    );
+    check(
+        "Endpoint",
+        "e",
+        endpoint(&["10.90.0.9"], &[("tcp", 1, 5), ("tcp", 5, 9)]),
+        Err(&["spec.ports[1]", "overlaps"]),
+    );
+    check(
+        "Endpoint",
+        "e",
+        endpoint(&["10.90.0.9"], &[("icmp", 1, 1)]),
+        Err(&["spec.ports[0]", "icmp has no ports"]),
+    );
+    check(
+        "Endpoint",
+        "e",
+        with(endpoint(&["10.2.0.100"], &[("tcp", 1, 1)]), "/network", json!("servers")),
+        Err(&["spec.addresses[0]", "in the pool of Requirement `out`"]),
+    );
     // Target sets.
     check("TargetSet", "t", set(&[]), Err(&["spec.targets", "names no target"]));
-    check("TargetSet", "t", set(&["10.2.0.1", "10.2.0.2", "10.2.0.3", "10.2.0.4", "10.2.0.5"]), Err(&["spec.targets", "limit of 4"]));
-    check("TargetSet", "t", set(&["10.2.0.3", "10.2.0.3"]), Err(&["spec.targets[1].address", "same end as target `s0`", "weight"]));
+    check(
+        "TargetSet",
+        "t",
+        set(&["10.2.0.1", "10.2.0.2", "10.2.0.3", "10.2.0.4", "10.2.0.5"]),
+        Err(&["spec.targets", "limit of 4"]),
+    );
+    check(
+        "TargetSet",
+        "t",
+        set(&["10.2.0.3", "10.2.0.3"]),
+        Err(&["spec.targets[1].address", "same end as target `s0`", "weight"]),
+    );
     check("TargetSet", "t", set(&["0.0.0.0"]), Err(&["spec.targets[0].address", "can travel to"]));
-    check("TargetSet", "t", with(set(&["10.2.0.3"]), "/targets/0/weight", json!(0)), Err(&["spec.targets[0].weight", "gets no flow"]));
-    check("TargetSet", "t", with(set(&["10.2.0.3", "10.2.0.4"]), "/targets/1/name", json!("s0")), Err(&["spec.targets[1].name", "called `s0` too"]));
+    check(
+        "TargetSet",
+        "t",
+        with(set(&["10.2.0.3"]), "/targets/0/weight", json!(0)),
+        Err(&["spec.targets[0].weight", "gets no flow"]),
+    );
+    check(
+        "TargetSet",
+        "t",
+        with(set(&["10.2.0.3", "10.2.0.4"]), "/targets/1/name", json!("s0")),
+        Err(&["spec.targets[1].name", "called `s0` too"]),
+    );
     // Requirements.
-    check("Requirement", "r", with(out(), "/transform", json!([])), Err(&["spec.transform", "has no step"]));
-    check("Requirement", "r", with(out(), "/transform", json!([pool("10.2.0.100"), pool("10.2.0.101")])), Err(&["spec.transform[1]", "second sourceSubstitution"]));
-    check("Requirement", "r", with(out(), "/transform", json!([anycast("web"), anycast("web")])), Err(&["spec.transform[1]", "second anycast"]));
-    check("Requirement", "r", with(out(), "/transform", json!([{"multicast": {"targetSet": "web", "copiesMax": 0}}, pool("10.2.0.100")])), Err(&["spec.transform[0]", "multicast stands alone"]));
-    check("Requirement", "r", with(out(), "/transform/0/sourceSubstitution/egress", json!("clients")), Ok(true));
-    check("Requirement", "r", with(out(), "/transform", json!([anycast("web"), with(pool("10.90.0.100"), "/sourceSubstitution/egress", json!("clients"))])), Err(&["spec.transform[0].anycast.targetSet", "egress network of the chain"]));
-    check("Requirement", "r", with(out(), "/transform/0/sourceSubstitution/pool", json!([])), Err(&["spec.transform[0].sourceSubstitution.pool", "names no address"]));
-    check("Requirement", "r", with(out(), "/transform", json!([pool("10.2.0.1")])), Err(&["spec.transform[0].sourceSubstitution.pool[0]", "address of this node's kernel"]));
-    check("Requirement", "r", with(out(), "/transform", json!([pool("224.0.0.9")])), Err(&["sourceSubstitution.pool[0]", "group address"]));
-    check("Requirement", "r", with(with(out(), "/transform", json!([pool("10.90.0.80")])), "/transform/0/sourceSubstitution/egress", json!("clients")), Err(&["sourceSubstitution.pool[0]", "service address of Endpoint `web`"]));
-    check("Requirement", "r", with(out(), "/transform/0/sourceSubstitution/portLast", json!(1)), Err(&["sourceSubstitution.ports", "backwards"]));
-    check("Requirement", "r", with(out(), "/transform/0/sourceSubstitution/portFirst", json!(0)), Err(&["sourceSubstitution.ports", "port 0"]));
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/transform", json!([])),
+        Err(&["spec.transform", "has no step"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/transform", json!([pool("10.2.0.100"), pool("10.2.0.101")])),
+        Err(&["spec.transform[1]", "second sourceSubstitution"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/transform", json!([anycast("web"), anycast("web")])),
+        Err(&["spec.transform[1]", "second anycast"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(
+            out(),
+            "/transform",
+            json!([{"multicast": {"targetSet": "web", "copiesMax": 0}}, pool("10.2.0.100")]),
+        ),
+        Err(&["spec.transform[0]", "multicast stands alone"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/transform/0/sourceSubstitution/egress", json!("clients")),
+        Ok(true),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(
+            out(),
+            "/transform",
+            json!([
+                anycast("web"),
+                with(pool("10.90.0.100"), "/sourceSubstitution/egress", json!("clients"))
+            ]),
+        ),
+        Err(&["spec.transform[0].anycast.targetSet", "egress network of the chain"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/transform/0/sourceSubstitution/pool", json!([])),
+        Err(&["spec.transform[0].sourceSubstitution.pool", "names no address"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/transform", json!([pool("10.2.0.1")])),
+        Err(&["spec.transform[0].sourceSubstitution.pool[0]", "address of this node's kernel"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/transform", json!([pool("224.0.0.9")])),
+        Err(&["sourceSubstitution.pool[0]", "group address"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(
+            with(out(), "/transform", json!([pool("10.90.0.80")])),
+            "/transform/0/sourceSubstitution/egress",
+            json!("clients"),
+        ),
+        Err(&["sourceSubstitution.pool[0]", "service address of Endpoint `web`"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/transform/0/sourceSubstitution/portLast", json!(1)),
+        Err(&["sourceSubstitution.ports", "backwards"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/transform/0/sourceSubstitution/portFirst", json!(0)),
+        Err(&["sourceSubstitution.ports", "port 0"]),
+    );
     check("Requirement", "r", with(out(), "/dscp", json!(64)), Err(&["spec.dscp", "six bits"]));
     check("Requirement", "r", with(out(), "/mssMax", json!(500)), Err(&["spec.mssMax", "536"]));
-    check("Requirement", "r", with(out(), "/idle/udp_ms", json!(0)), Err(&["spec.idle.udpMs", "at once"]));
-    check("Requirement", "r", with(out(), "/partition", json!("")), Err(&["spec.partition", "is no name"]));
-    check("Requirement", "r", with(out(), "/match/traffic/sources", json!([])), Err(&["spec.match.sources", "names no range"]));
-    check("Requirement", "r", with(out(), "/match/traffic/destinations", json!(["::/0"])), Err(&["spec.match.destinations", "IP version"]));
-    check("Requirement", "r", with(out(), "/match/traffic/protocols", json!([])), Err(&["spec.match.protocols", "names no protocol"]));
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/idle/udp_ms", json!(0)),
+        Err(&["spec.idle.udpMs", "at once"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/partition", json!("")),
+        Err(&["spec.partition", "is no name"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/match/traffic/sources", json!([])),
+        Err(&["spec.match.sources", "names no range"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/match/traffic/destinations", json!(["::/0"])),
+        Err(&["spec.match.destinations", "IP version"]),
+    );
+    check(
+        "Requirement",
+        "r",
+        with(out(), "/match/traffic/protocols", json!([])),
+        Err(&["spec.match.protocols", "names no protocol"]),
+    );
     // Everything at once.
-    check("Requirement", "r", with(with(out(), "/dscp", json!(64)), "/mssMax", json!(1)), Err(&["spec.dscp", "spec.mssMax"]));
+    check(
+        "Requirement",
+        "r",
+        with(with(out(), "/dscp", json!(64)), "/mssMax", json!(1)),
+        Err(&["spec.dscp", "spec.mssMax"]),
+    );
 }
 
 #[test]
@@ -215,11 +456,13 @@ fn numbers_are_kept_and_never_reused() {
     changed["targets"][2]["weight"] = json!(7);
     run(&mut networks, put("TargetSet", "web", changed)).expect("it is sound");
     assert_eq!(ids(&networks), (Generation(2), vec![1, 4, 3]));
-    run(&mut networks, put("TargetSet", "web", set(&["10.2.0.11", "10.2.0.12", "fd00:2::11"]))).expect("sound");
+    run(&mut networks, put("TargetSet", "web", set(&["10.2.0.11", "10.2.0.12", "fd00:2::11"])))
+        .expect("sound");
     assert_eq!(ids(&networks), (Generation(3), vec![1, 5, 3]));
 
     let before = networks.catalog().requirement_named("web").expect("it is there").id;
-    run(&mut networks, Command::Delete { kind: Kind::Requirement, name: "web".into() }).expect("unused");
+    run(&mut networks, Command::Delete { kind: Kind::Requirement, name: "web".into() })
+        .expect("unused");
     let spec = requirement(json!({"endpoint": "web"}), vec![anycast("web")]);
     run(&mut networks, put("Requirement", "web", spec.clone())).expect("it is sound");
     let after = networks.catalog().requirement_named("web").expect("it is there");
@@ -231,8 +474,11 @@ fn numbers_are_kept_and_never_reused() {
     last.id = RequirementId(RequirementId::MAX);
     last.name = "last".into();
     networks.evolve(&Event::Recorded(NetworkEvent::RequirementDefined(last)), Time(2));
-    let refused = run(&mut networks, put("Requirement", "more", with(spec, "/match/endpoint", json!("web"))));
-    assert!(refused.is_err_and(|text| text.contains("all 65535 numbers") && text.contains("none is ever reused")));
+    let refused =
+        run(&mut networks, put("Requirement", "more", with(spec, "/match/endpoint", json!("web"))));
+    assert!(refused.is_err_and(
+        |text| text.contains("all 65535 numbers") && text.contains("none is ever reused")
+    ));
 }
 
 #[test]
@@ -299,9 +545,9 @@ fn requirements_are_found_by_key() {
     let check = |key: &str, expected: Option<&str>, behind: Option<&str>| {
         let key: FlowKey = key.parse().expect("a key");
         let catalog = networks.catalog();
-        let name = |found: Option<&std::sync::Arc<penstock_event_schema::requirement::Requirement>>| {
-            found.map(|requirement| requirement.name.clone())
-        };
+        let name = |found: Option<
+            &std::sync::Arc<penstock_event_schema::requirement::Requirement>,
+        >| { found.map(|requirement| requirement.name.clone()) };
         assert_eq!(name(catalog.requirement_for(&key)).as_deref(), expected, "{key}");
         assert_eq!(name(catalog.requirement_behind(&key)).as_deref(), behind, "{key}");
     };
@@ -328,11 +574,16 @@ fn requirements_are_found_by_key() {
 fn steering_follows_from_the_objects() {
     let networks = lab();
     let steering = networks.catalog().steering();
-    let show = |end: &TargetEnd| format!("{}/{}/{}:{}-{}", end.network, end.protocol, end.address, end.first, end.last);
+    let show = |end: &TargetEnd| {
+        format!("{}/{}/{}:{}-{}", end.network, end.protocol, end.address, end.first, end.last)
+    };
     let owned: Vec<String> = steering.owned.iter().map(|(n, a)| format!("{n}/{a}")).collect();
     assert_eq!(owned, ["1/10.90.0.80", "1/fd00:90::80", "2/10.2.0.100"]);
     let ends: Vec<String> = steering.ends.iter().map(show).collect();
-    assert_eq!(ends, ["2/tcp/10.2.0.11:8080-8080", "2/tcp/10.2.0.12:8080-8080", "2/tcp/fd00:2::11:8080-8080"]);
+    assert_eq!(
+        ends,
+        ["2/tcp/10.2.0.11:8080-8080", "2/tcp/10.2.0.12:8080-8080", "2/tcp/fd00:2::11:8080-8080"]
+    );
     let ranges: Vec<String> = steering.ranges.iter().map(|(n, r)| format!("{n}/{r}")).collect();
     assert_eq!(ranges, ["1/192.168.1.0/24"]);
 
@@ -356,9 +607,15 @@ fn a_catalog_takes_events_twice_late_and_as_a_snapshot() {
     let mut networks = lab();
     let mut events = networks.catalog().snapshot();
     run(&mut networks, put("TargetSet", "web", set(&["10.2.0.11"]))).expect("it is sound");
-    run(&mut networks, Command::Delete { kind: Kind::Requirement, name: "out".into() }).expect("unused");
+    run(&mut networks, Command::Delete { kind: Kind::Requirement, name: "out".into() })
+        .expect("unused");
     let old = events.clone();
-    events.extend(networks.catalog().target_set_named("web").map(|s| NetworkEvent::TargetSetDefined((**s).clone())));
+    events.extend(
+        networks
+            .catalog()
+            .target_set_named("web")
+            .map(|s| NetworkEvent::TargetSetDefined((**s).clone())),
+    );
     events.push(NetworkEvent::RequirementRemoved(Removed { name: "out".into(), id: 2 }));
     // Old news once more.
     events.extend(old);
@@ -386,7 +643,11 @@ fn a_replay_gives_the_same_state() {
             ("Network", "clients", network("left")),
             ("Network", "servers", network("right")),
             ("TargetSet", "web", set(&[&format!("10.2.0.{}", 20 + round), "10.2.0.12"])),
-            ("Endpoint", "web", endpoint(&[&format!("10.90.0.{}", 80 + round)], &[("tcp", 80, 80)])),
+            (
+                "Endpoint",
+                "web",
+                endpoint(&[&format!("10.90.0.{}", 80 + round)], &[("tcp", 80, 80)]),
+            ),
             ("Requirement", "web", requirement(json!({"endpoint": "web"}), vec![anycast("web")])),
         ] {
             let event = networks.decide(put(kind, name, spec), &context).expect("it is sound");

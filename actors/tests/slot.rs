@@ -106,7 +106,9 @@ fn show_record(event: &FlowEvent) -> String {
     match event {
         FlowEvent::ReverseBound(bound) => format!("BOUND {}", bound.directive.id),
         FlowEvent::FlowOpened(opened) => format!("OPENED {}", opened.directive.id),
-        FlowEvent::FlowClosed(closed) => format!("CLOSED {:?} {:?}", closed.reason, closed.counters.packets),
+        FlowEvent::FlowClosed(closed) => {
+            format!("CLOSED {:?} {:?}", closed.reason, closed.counters.packets)
+        }
         FlowEvent::ReverseReleased(_) => "RELEASED".into(),
     }
 }
@@ -123,11 +125,17 @@ fn show(effect: &Effect) -> String {
             "ask {}{}{}",
             request.ask,
             if request.opening { "" } else { " policy" },
-            request.excluded.iter().map(|resource| format!(" but {}", show_resource(resource))).collect::<String>()
+            request
+                .excluded
+                .iter()
+                .map(|resource| format!(" but {}", show_resource(resource)))
+                .collect::<String>()
         ),
         Effect::Tell { message, .. } => match message {
             TrackerMessage::Bind { directive, .. } => format!("bind {}", directive.id),
-            TrackerMessage::BindAnswer { directive, outcome, .. } => format!("{directive} is {outcome:?}"),
+            TrackerMessage::BindAnswer { directive, outcome, .. } => {
+                format!("{directive} is {outcome:?}")
+            }
             TrackerMessage::Confirm { directive, .. } => format!("confirm {directive}"),
             TrackerMessage::Doubt { directive, .. } => format!("doubt {directive}"),
             TrackerMessage::Release { directive, .. } => format!("release {directive}"),
@@ -135,9 +143,14 @@ fn show(effect: &Effect) -> String {
             TrackerMessage::Remove { .. } => "remove".into(),
         },
         Effect::AskAgain(request) => format!("again for {}", request.shard),
-        Effect::Invalidate(keys) => format!("forget {}", keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+        Effect::Invalidate(keys) => {
+            format!("forget {}", keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        }
         Effect::Release { directive, resources } => {
-            format!("free {directive}:{}", resources.iter().map(show_resource).collect::<Vec<_>>().join("+"))
+            format!(
+                "free {directive}:{}",
+                resources.iter().map(show_resource).collect::<Vec<_>>().join("+")
+            )
         }
     }
 }
@@ -197,7 +210,11 @@ fn refuse(flow: &str, ask: u64, reason: RefusalReason) -> Command {
 
 fn bind(id: u64, flow: &str, reverse: &str) -> Command {
     let directive = directive(id, flow, reverse);
-    Command::Hear(TrackerMessage::Bind { directive, tenant: "acme".into(), partition: "default".into() })
+    Command::Hear(TrackerMessage::Bind {
+        directive,
+        tenant: "acme".into(),
+        partition: "default".into(),
+    })
 }
 
 fn answer(id: u64, flow: &str, reverse: &str, outcome: BindOutcome) -> Command {
@@ -258,157 +275,214 @@ fn nothing() -> Command {
 #[test]
 fn a_flow_opens_in_two_steps() {
     let stage = Stage::new(SlotLimits::default());
-    let stage = check(stage, &[
-        (1, ask(KEY, 0), "ask 1"),
-        (1, ask(KEY, 0), ""),
-        (2, ask(KEY, 3), ""),
-        (2, propose(1, KEY, REVERSE, 1), "bind 1"),
-        (2, propose(1, KEY, REVERSE, 1), ""),
-        // While it may still open, a doubt is not answered.
-        (2, doubt(1), ""),
-        (2, relay(1, 2, ACK), ""),
-        (3, bind(1, KEY, REVERSE), "BOUND 1, 1 is Bound"),
-        (3, bind(1, KEY, REVERSE), "1 is Bound"),
-        (4, answer(1, KEY, REVERSE, BindOutcome::Bound), "OPENED 1, 0 gets 1, 3 gets 1, confirm 1"),
-        (4, answer(1, KEY, REVERSE, BindOutcome::Bound), "confirm 1"),
-        (5, confirm(1), ""),
-        (5, propose(1, KEY, REVERSE, 1), ""),
-        (6, ask(KEY, 5), "5 gets 1"),
-        (6, ask_late(REVERSE, 6), "6 gets 1"),
-    ]);
+    let stage = check(
+        stage,
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (1, ask(KEY, 0), ""),
+            (2, ask(KEY, 3), ""),
+            (2, propose(1, KEY, REVERSE, 1), "bind 1"),
+            (2, propose(1, KEY, REVERSE, 1), ""),
+            // While it may still open, a doubt is not answered.
+            (2, doubt(1), ""),
+            (2, relay(1, 2, ACK), ""),
+            (3, bind(1, KEY, REVERSE), "BOUND 1, 1 is Bound"),
+            (3, bind(1, KEY, REVERSE), "1 is Bound"),
+            (
+                4,
+                answer(1, KEY, REVERSE, BindOutcome::Bound),
+                "OPENED 1, 0 gets 1, 3 gets 1, confirm 1",
+            ),
+            (4, answer(1, KEY, REVERSE, BindOutcome::Bound), "confirm 1"),
+            (5, confirm(1), ""),
+            (5, propose(1, KEY, REVERSE, 1), ""),
+            (6, ask(KEY, 5), "5 gets 1"),
+            (6, ask_late(REVERSE, 6), "6 gets 1"),
+        ],
+    );
     let view = stage.slot.flow(&key(KEY)).expect("it is open");
-    assert_eq!((view.replicas, view.tenant.as_str(), view.state.name()), ([1, 1], "acme", "opening"));
+    assert_eq!(
+        (view.replicas, view.tenant.as_str(), view.state.name()),
+        ([1, 1], "acme", "opening")
+    );
     assert!(stage.slot.bound(&key(REVERSE)).is_some());
     assert_eq!(stage.slot.held().len(), 1);
 }
 
 #[test]
 fn a_one_way_flow_opens_in_one_step() {
-    check(Stage::new(SlotLimits::default()), &[
-        (1, ask(KEY, 0), "ask 1"),
-        (2, propose(1, KEY, "-", 1), "OPENED 1, 0 gets 1"),
-        (60_002, nothing(), "CLOSED Idle [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, free 1:t1"),
-    ]);
+    check(
+        Stage::new(SlotLimits::default()),
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (2, propose(1, KEY, "-", 1), "OPENED 1, 0 gets 1"),
+            (
+                60_002,
+                nothing(),
+                "CLOSED Idle [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, free 1:t1",
+            ),
+        ],
+    );
 }
 
 #[test]
 fn a_taken_key_is_retried_and_then_refused() {
     let second = "2/tcp/10.2.0.11:8080>10.2.0.100:20001";
-    check(Stage::new(SlotLimits::default()), &[
-        (1, ask(KEY, 0), "ask 1"),
-        (2, propose(1, KEY, REVERSE, 1), "bind 1"),
-        (3, answer(1, KEY, REVERSE, BindOutcome::Taken), "release 1, free 1:t1+p20000, ask 3 but p20000"),
-        (3, answer(1, KEY, REVERSE, BindOutcome::Taken), ""),
-        (3, answer(1, KEY, REVERSE, BindOutcome::Bound), "release 1"),
-        (4, propose(2, KEY, second, 1), "free 2:t1+p20001"),
-        (4, propose(3, KEY, second, 3), "bind 3"),
-        (5, answer(3, KEY, second, BindOutcome::Taken), "release 3, free 3:t1+p20001, ask 5 but p20000 but p20001"),
-        (6, propose(4, KEY, REVERSE, 5), "bind 4"),
-        (7, answer(4, KEY, REVERSE, BindOutcome::Taken), "release 4, free 4:t1+p20000, 0 gets ReverseTaken Reset"),
-        (8, ask(KEY, 0), "ask 8"),
-    ]);
+    check(
+        Stage::new(SlotLimits::default()),
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (2, propose(1, KEY, REVERSE, 1), "bind 1"),
+            (
+                3,
+                answer(1, KEY, REVERSE, BindOutcome::Taken),
+                "release 1, free 1:t1+p20000, ask 3 but p20000",
+            ),
+            (3, answer(1, KEY, REVERSE, BindOutcome::Taken), ""),
+            (3, answer(1, KEY, REVERSE, BindOutcome::Bound), "release 1"),
+            (4, propose(2, KEY, second, 1), "free 2:t1+p20001"),
+            (4, propose(3, KEY, second, 3), "bind 3"),
+            (
+                5,
+                answer(3, KEY, second, BindOutcome::Taken),
+                "release 3, free 3:t1+p20001, ask 5 but p20000 but p20001",
+            ),
+            (6, propose(4, KEY, REVERSE, 5), "bind 4"),
+            (
+                7,
+                answer(4, KEY, REVERSE, BindOutcome::Taken),
+                "release 4, free 4:t1+p20000, 0 gets ReverseTaken Reset",
+            ),
+            (8, ask(KEY, 0), "ask 8"),
+        ],
+    );
 }
 
 #[test]
 fn what_the_decision_node_refuses_is_passed_on() {
     use RefusalReason::{NoRequirement, UnknownFlow};
-    check(Stage::new(SlotLimits::default()), &[
-        (1, ask(KEY, 0), "ask 1"),
-        (1, ask(KEY, 1), ""),
-        (2, refuse(KEY, 7, NoRequirement), ""),
-        (2, refuse(KEY, 1, NoRequirement), "0 gets NoRequirement Reset, 1 gets NoRequirement Reset"),
-        (2, refuse(KEY, 1, NoRequirement), ""),
-        (3, ask_late(KEY, 0), "ask 3 policy"),
-        (4, refuse(KEY, 3, UnknownFlow), "0 gets UnknownFlow Reset"),
-        // A packet that may open a flow comes while only the policy is asked for.
-        (5, ask_late(KEY, 0), "ask 5 policy"),
-        (6, ask(KEY, 0), "ask 6"),
-        (7, refuse(KEY, 5, UnknownFlow), ""),
-        (8, propose(9, KEY, REVERSE, 6), "bind 9"),
-    ]);
+    check(
+        Stage::new(SlotLimits::default()),
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (1, ask(KEY, 1), ""),
+            (2, refuse(KEY, 7, NoRequirement), ""),
+            (
+                2,
+                refuse(KEY, 1, NoRequirement),
+                "0 gets NoRequirement Reset, 1 gets NoRequirement Reset",
+            ),
+            (2, refuse(KEY, 1, NoRequirement), ""),
+            (3, ask_late(KEY, 0), "ask 3 policy"),
+            (4, refuse(KEY, 3, UnknownFlow), "0 gets UnknownFlow Reset"),
+            // A packet that may open a flow comes while only the policy is asked for.
+            (5, ask_late(KEY, 0), "ask 5 policy"),
+            (6, ask(KEY, 0), "ask 6"),
+            (7, refuse(KEY, 5, UnknownFlow), ""),
+            (8, propose(9, KEY, REVERSE, 6), "bind 9"),
+        ],
+    );
 }
 
 #[test]
 fn an_opening_that_takes_too_long_leaves_nothing() {
-    let stage = check(Stage::new(SlotLimits::default()), &[
-        (0, ask(KEY, 0), "ask 0"),
-        (999, nothing(), ""),
-        (1000, nothing(), ""),
-        (1001, propose(1, KEY, REVERSE, 0), "free 1:t1+p20000"),
-        (1002, ask(KEY, 0), "ask 1002"),
-        (1003, propose(2, KEY, REVERSE, 1002), "bind 2"),
-        (1004, bind(2, KEY, REVERSE), "BOUND 2, 2 is Bound"),
-        (2002, nothing(), "release 2, free 2:t1+p20000"),
-        (2003, answer(2, KEY, REVERSE, BindOutcome::Bound), "release 2"),
-        // Both were lost; the binding doubts, and doubts again.
-        (3004, nothing(), "doubt 2"),
-        (5004, nothing(), "doubt 2"),
-        (5005, doubt(2), "release 2"),
-        (5006, release(2), "RELEASED, forget 2/tcp/10.2.0.11:8080>10.2.0.100:20000"),
-        (5006, release(2), ""),
-    ]);
+    let stage = check(
+        Stage::new(SlotLimits::default()),
+        &[
+            (0, ask(KEY, 0), "ask 0"),
+            (999, nothing(), ""),
+            (1000, nothing(), ""),
+            (1001, propose(1, KEY, REVERSE, 0), "free 1:t1+p20000"),
+            (1002, ask(KEY, 0), "ask 1002"),
+            (1003, propose(2, KEY, REVERSE, 1002), "bind 2"),
+            (1004, bind(2, KEY, REVERSE), "BOUND 2, 2 is Bound"),
+            (2002, nothing(), "release 2, free 2:t1+p20000"),
+            (2003, answer(2, KEY, REVERSE, BindOutcome::Bound), "release 2"),
+            // Both were lost; the binding doubts, and doubts again.
+            (3004, nothing(), "doubt 2"),
+            (5004, nothing(), "doubt 2"),
+            (5005, doubt(2), "release 2"),
+            (5006, release(2), "RELEASED, forget 2/tcp/10.2.0.11:8080>10.2.0.100:20000"),
+            (5006, release(2), ""),
+        ],
+    );
     assert_eq!((stage.slot.binding_count(), stage.slot.opening_count()), (0, 0));
     assert_eq!(stage.slot.next_timeout(), None);
 }
 
 #[test]
 fn a_binding_is_its_directives_alone() {
-    check(Stage::open(), &[
-        (1, bind(2, OTHER, REVERSE), "2 is Taken"),
-        (1, release(2), ""),
-        (1, confirm(2), ""),
-        (1, doubt(2), "release 2"),
-        (1, doubt(1), "confirm 1"),
-        (1, bind(3, OTHER, KEY), "3 is Taken"),
-        (1, relay(2, 1, ACK), "release 2"),
-        (1, answer(2, KEY, REVERSE, BindOutcome::Bound), "release 2"),
-        (1, answer(2, OTHER, REVERSE, BindOutcome::Bound), "release 2"),
-    ]);
+    check(
+        Stage::open(),
+        &[
+            (1, bind(2, OTHER, REVERSE), "2 is Taken"),
+            (1, release(2), ""),
+            (1, confirm(2), ""),
+            (1, doubt(2), "release 2"),
+            (1, doubt(1), "confirm 1"),
+            (1, bind(3, OTHER, KEY), "3 is Taken"),
+            (1, relay(2, 1, ACK), "release 2"),
+            (1, answer(2, KEY, REVERSE, BindOutcome::Bound), "release 2"),
+            (1, answer(2, OTHER, REVERSE, BindOutcome::Bound), "release 2"),
+        ],
+    );
 }
 
 #[test]
 fn a_key_that_is_bound_is_not_opened() {
-    check(Stage::new(SlotLimits::default()), &[
-        (1, ask(REVERSE, 0), "ask 1"),
-        (2, propose(5, REVERSE, OTHER, 1), "bind 5"),
-        (3, bind(1, KEY, REVERSE), "BOUND 1, 1 is Bound, release 5, free 5:t1+p80, 0 gets 1"),
-        (4, answer(5, REVERSE, OTHER, BindOutcome::Bound), "release 5"),
-    ]);
+    check(
+        Stage::new(SlotLimits::default()),
+        &[
+            (1, ask(REVERSE, 0), "ask 1"),
+            (2, propose(5, REVERSE, OTHER, 1), "bind 5"),
+            (3, bind(1, KEY, REVERSE), "BOUND 1, 1 is Bound, release 5, free 5:t1+p80, 0 gets 1"),
+            (4, answer(5, REVERSE, OTHER, BindOutcome::Bound), "release 5"),
+        ],
+    );
 }
 
 #[test]
 fn silence_ends_a_flow() {
     let closed = "CLOSED Idle [2, 2], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1, free 1:t1+p20000";
-    let stage = check(Stage::open(), &[
-        (10, relay(1, 10, SYN_ACK), ""),
-        (20, report(KEY, 20, SYN_ACK), ""),
-        (60_019, nothing(), "doubt 1"),
-        (60_020, nothing(), closed),
-        (60_021, doubt(1), "release 1"),
-        (60_022, release(1), "RELEASED, forget 2/tcp/10.2.0.11:8080>10.2.0.100:20000"),
-        (60_023, report(KEY, 9, ACK), "forget 1/tcp/10.0.0.5:40000>10.90.0.80:80"),
-        (60_023, relay(1, 9, ACK), "release 1"),
-    ]);
+    let stage = check(
+        Stage::open(),
+        &[
+            (10, relay(1, 10, SYN_ACK), ""),
+            (20, report(KEY, 20, SYN_ACK), ""),
+            (60_019, nothing(), "doubt 1"),
+            (60_020, nothing(), closed),
+            (60_021, doubt(1), "release 1"),
+            (60_022, release(1), "RELEASED, forget 2/tcp/10.2.0.11:8080>10.2.0.100:20000"),
+            (60_023, report(KEY, 9, ACK), "forget 1/tcp/10.0.0.5:40000>10.90.0.80:80"),
+            (60_023, relay(1, 9, ACK), "release 1"),
+        ],
+    );
     assert_eq!((stage.slot.flow_count(), stage.slot.binding_count()), (0, 0));
     // Never answered: the handshake's own limit.
-    check(Stage::open(), &[
-        (20, report(KEY, 20, tcp_flag::SYN), ""),
-        (30_019, nothing(), ""),
-        (30_020, nothing(), &closed.replace("[2, 2]", "[2, 0]")),
-    ]);
+    check(
+        Stage::open(),
+        &[
+            (20, report(KEY, 20, tcp_flag::SYN), ""),
+            (30_019, nothing(), ""),
+            (30_020, nothing(), &closed.replace("[2, 2]", "[2, 0]")),
+        ],
+    );
 }
 
 #[test]
 fn a_binding_that_is_used_is_not_doubted() {
-    check(Stage::open(), &[
-        (10, report(KEY, 10, SYN_ACK), ""),
-        (10, relay(1, 10, SYN_ACK), ""),
-        (50_000, report(REVERSE, 50_000, ACK), "relay 1"),
-        (50_000, relay(1, 50_000, ACK), ""),
-        (100_000, report(REVERSE, 100_000, ACK), "relay 1"),
-        (100_000, relay(1, 100_000, ACK), ""),
-        (159_999, nothing(), ""),
-    ]);
+    check(
+        Stage::open(),
+        &[
+            (10, report(KEY, 10, SYN_ACK), ""),
+            (10, relay(1, 10, SYN_ACK), ""),
+            (50_000, report(REVERSE, 50_000, ACK), "relay 1"),
+            (50_000, relay(1, 50_000, ACK), ""),
+            (100_000, report(REVERSE, 100_000, ACK), "relay 1"),
+            (100_000, relay(1, 100_000, ACK), ""),
+            (159_999, nothing(), ""),
+        ],
+    );
 }
 
 #[test]
@@ -459,14 +533,20 @@ fn fin_and_rst_end_a_flow_after_their_linger() {
 #[test]
 fn an_operator_removes_a_flow_by_either_key() {
     let closed = "CLOSED Removed [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1, free 1:t1+p20000";
-    check(Stage::open(), &[
-        (1, Command::Remove(key(REVERSE)), "remove"),
-        (1, Command::Hear(TrackerMessage::Remove { flow: key(KEY) }), closed),
-    ]);
-    check(Stage::open(), &[
-        (1, Command::Remove(key(KEY)), closed),
-        (1, Command::Remove(key(KEY)), "no flow 1/tcp/10.0.0.5:40000>10.90.0.80:80"),
-    ]);
+    check(
+        Stage::open(),
+        &[
+            (1, Command::Remove(key(REVERSE)), "remove"),
+            (1, Command::Hear(TrackerMessage::Remove { flow: key(KEY) }), closed),
+        ],
+    );
+    check(
+        Stage::open(),
+        &[
+            (1, Command::Remove(key(KEY)), closed),
+            (1, Command::Remove(key(KEY)), "no flow 1/tcp/10.0.0.5:40000>10.90.0.80:80"),
+        ],
+    );
 }
 
 #[test]
@@ -478,26 +558,39 @@ fn full_is_refused() {
         waiting_max: 1,
         ..SlotLimits::default()
     };
-    check(Stage::new(limits(9, 1, 9)), &[
-        (1, ask(KEY, 0), "ask 1"),
-        (1, ask(KEY, 1), ""),
-        (1, ask(OTHER, 0), "0 gets TooManyFlows Drop"),
-        (2, propose(1, KEY, "-", 1), "OPENED 1, 0 gets 1"),
-        (3, ask(OTHER, 0), "ask 3"),
-    ]);
-    check(Stage::new(limits(1, 9, 9)), &[
-        (1, ask(KEY, 0), "ask 1"),
-        (1, ask(OTHER, 0), "0 gets TooManyFlows Drop"),
-        (2, propose(1, KEY, "-", 1), "OPENED 1, 0 gets 1"),
-        (3, ask(OTHER, 0), "0 gets TooManyFlows Drop"),
-        (3, ask(KEY, 0), "0 gets 1"),
-    ]);
-    check(Stage::new(limits(9, 9, 0)), &[
-        (1, ask(KEY, 0), "ask 1"),
-        (2, propose(1, KEY, REVERSE, 1), "bind 1"),
-        (3, bind(1, KEY, REVERSE), "1 is Full"),
-        (4, answer(1, KEY, REVERSE, BindOutcome::Full), "release 1, free 1:t1+p20000, 0 gets TooManyFlows Reset"),
-    ]);
+    check(
+        Stage::new(limits(9, 1, 9)),
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (1, ask(KEY, 1), ""),
+            (1, ask(OTHER, 0), "0 gets TooManyFlows Drop"),
+            (2, propose(1, KEY, "-", 1), "OPENED 1, 0 gets 1"),
+            (3, ask(OTHER, 0), "ask 3"),
+        ],
+    );
+    check(
+        Stage::new(limits(1, 9, 9)),
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (1, ask(OTHER, 0), "0 gets TooManyFlows Drop"),
+            (2, propose(1, KEY, "-", 1), "OPENED 1, 0 gets 1"),
+            (3, ask(OTHER, 0), "0 gets TooManyFlows Drop"),
+            (3, ask(KEY, 0), "0 gets 1"),
+        ],
+    );
+    check(
+        Stage::new(limits(9, 9, 0)),
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (2, propose(1, KEY, REVERSE, 1), "bind 1"),
+            (3, bind(1, KEY, REVERSE), "1 is Full"),
+            (
+                4,
+                answer(1, KEY, REVERSE, BindOutcome::Full),
+                "release 1, free 1:t1+p20000, 0 gets TooManyFlows Reset",
+            ),
+        ],
+    );
 }
 
 #[test]
@@ -517,15 +610,22 @@ fn a_recovery_gives_every_flow_its_whole_limit_again() {
     assert_eq!(String::from_utf8_lossy(&after), String::from_utf8_lossy(&before));
     assert_eq!(slot.opening_count(), 0);
     let recovered = Stage { slot, now: Time(0).plus_ms(1_000_000), records: Vec::new() };
-    check(recovered, &[
-        (1_000_000, ask_late(KEY, 0), "0 gets 1"),
-        (1_000_000, ask_late(REVERSE, 0), "0 gets 1"),
-        (1_002_000, nothing(), "doubt 1"),
-        (1_002_000, doubt(1), "confirm 1"),
-        (1_002_000, confirm(1), ""),
-        (1_059_999, nothing(), ""),
-        (1_060_000, nothing(), "CLOSED Idle [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1, free 1:t1+p20000"),
-    ]);
+    check(
+        recovered,
+        &[
+            (1_000_000, ask_late(KEY, 0), "0 gets 1"),
+            (1_000_000, ask_late(REVERSE, 0), "0 gets 1"),
+            (1_002_000, nothing(), "doubt 1"),
+            (1_002_000, doubt(1), "confirm 1"),
+            (1_002_000, confirm(1), ""),
+            (1_059_999, nothing(), ""),
+            (
+                1_060_000,
+                nothing(),
+                "CLOSED Idle [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1, free 1:t1+p20000",
+            ),
+        ],
+    );
 }
 
 #[test]

@@ -40,7 +40,8 @@ impl Shard {
         frame: Frame,
         packet: &Packet,
     ) {
-        let craft = |from, frame: &[u8], out: &mut [u8]| craft::time_exceeded(frame, packet, from, out);
+        let craft =
+            |from, frame: &[u8], out: &mut [u8]| craft::time_exceeded(frame, packet, from, out);
         if self.answer_icmp(turn, frame, packet, craft) {
             self.counters.time_exceeded += 1;
         }
@@ -55,8 +56,9 @@ impl Shard {
         packet: &Packet,
         mtu: u16,
     ) {
-        let craft =
-            |from, frame: &[u8], out: &mut [u8]| craft::packet_too_big(frame, packet, from, mtu, out);
+        let craft = |from, frame: &[u8], out: &mut [u8]| {
+            craft::packet_too_big(frame, packet, from, mtu, out)
+        };
         if self.answer_icmp(turn, frame, packet, craft) {
             self.counters.packet_too_big += 1;
         }
@@ -106,12 +108,19 @@ impl Shard {
         }
     }
 
-    pub(crate) fn answer_arp<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, frame: Frame, arp: &Arp) {
+    pub(crate) fn answer_arp<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        arp: &Arp,
+    ) {
         let asked = arp.operation == ArpOperation::Request
             && self.owned.contains(&(frame.port, arp.target.into()));
         let mac = self.router.port(frame.port).map(|port| port.mac);
         match (asked, mac) {
-            (true, Some(mac)) if self.answer(turn, frame, |_, out| craft::arp_reply(arp, mac, out)) => {
+            (true, Some(mac))
+                if self.answer(turn, frame, |_, out| craft::arp_reply(arp, mac, out)) =>
+            {
                 self.counters.arp_answers += 1;
                 turn.memory.release(frame);
             }
@@ -127,7 +136,8 @@ impl Shard {
     ) {
         let ours = self.owned.contains(&(frame.port, asked.target.into()));
         let mac = self.router.port(frame.port).map(|port| port.mac);
-        let craft = |mac| move |_: &[u8], out: &mut [u8]| craft::neighbour_advertisement(asked, mac, out);
+        let craft =
+            |mac| move |_: &[u8], out: &mut [u8]| craft::neighbour_advertisement(asked, mac, out);
         match (ours, mac) {
             (true, Some(mac)) if self.answer(turn, frame, craft(mac)) => {
                 self.counters.neighbour_answers += 1;

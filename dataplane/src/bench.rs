@@ -5,6 +5,8 @@
 //! the thread's on its processor, so that other programs do not count. The shard's clock is the
 //! time that it has used, as if packets came without a gap.
 
+#![allow(clippy::disallowed_methods, reason = "benchmarks measure time")]
+
 use crate::cache::{Form, Key, Key4, LOAD_PERCENT, Table};
 use crate::hash::Seed;
 use crate::nic::memory::MemoryNic;
@@ -73,10 +75,15 @@ pub fn pipeline(cases: &PipelineCases) -> Vec<Measurement> {
     }
     for &directions in &cases.directions {
         let (bytes, evicted) = fill(directions);
-        let case = |what: &str| format!("directions={directions} load_percent={LOAD_PERCENT} {what}");
+        let case =
+            |what: &str| format!("directions={directions} load_percent={LOAD_PERCENT} {what}");
         let mib = bytes as f64 / f64::from(1 << 20);
         measured.push(Measurement { case: case("memory"), value: mib, unit: "MiB" });
-        measured.push(Measurement { case: case("evicted"), value: f64::from(evicted), unit: "entries" });
+        measured.push(Measurement {
+            case: case("evicted"),
+            value: f64::from(evicted),
+            unit: "entries",
+        });
     }
     measured
 }
@@ -96,7 +103,10 @@ fn fill(directions: u32) -> (usize, u32) {
         let inserted = table.insert(form, hash, |_| Some(0));
         evicted += u32::from(inserted.is_some_and(|inserted| inserted.evicted));
     }
-    assert!(Key4::from_flow(&forward(0)).is_some_and(|key| table.find(&key, key.hash(&seed)).is_some() || evicted > 0));
+    assert!(
+        Key4::from_flow(&forward(0))
+            .is_some_and(|key| table.find(&key, key.hash(&seed)).is_some() || evicted > 0)
+    );
     (table.bytes(), evicted)
 }
 
@@ -225,13 +235,15 @@ impl Bed {
         let mut next = 0;
         while next < self.flows {
             let last = self.flows.min(next + BATCH_MAX as u32);
-            let batch: Vec<Frame> =
-                (next..last).map(|n| self.frame(PortIndex(0), Headers::new(&forward(n), 2))).collect();
+            let batch: Vec<Frame> = (next..last)
+                .map(|n| self.frame(PortIndex(0), Headers::new(&forward(n), 2)))
+                .collect();
             self.shard.handle_packets(&mut self.memory, &batch, Time(self.now));
             let mut numbers = next..last;
             while let Some(output) = self.shard.poll_output() {
                 let ShardOutput::Request(request) = output else { continue };
-                let n = numbers.find(|&n| forward(n) == request.key).expect("flows are asked in order");
+                let n =
+                    numbers.find(|&n| forward(n) == request.key).expect("flows are asked in order");
                 let (flow, reverse) = (forward(n), reverse(n));
                 let directive = Arc::new(Directive {
                     id: DirectiveId(u64::from(n)),
@@ -296,7 +308,11 @@ impl Bed {
         }
         self.now += used;
         let hits = self.shard.counters().hits - hits;
-        assert_eq!(hits, u64::from(sent), "every packet of an established flow finds its directive");
+        assert_eq!(
+            hits,
+            u64::from(sent),
+            "every packet of an established flow finds its directive"
+        );
         used as f64 / f64::from(sent)
     }
 
@@ -340,7 +356,8 @@ mod tests {
         let cases =
             PipelineCases { flows: vec![100], directions: vec![1_000], packets: 10_000, rounds: 1 };
         let measured = pipeline(&cases);
-        let cases: Vec<&str> = measured.iter().map(|m| m.case.split(' ').next().unwrap_or("")).collect();
+        let cases: Vec<&str> =
+            measured.iter().map(|m| m.case.split(' ').next().unwrap_or("")).collect();
         assert_eq!(cases, ["flows=100", "directions=1000", "directions=1000"]);
         assert!(measured[0].value > 0.0);
         assert_eq!(measured[2].value, 0.0);

@@ -189,7 +189,11 @@ impl ShardCounters {
         let ports = (0..PORTS_MAX).filter(|&n| self.received[n] + self.transmitted[n] > 0);
         for port in ports {
             let label = Some(("port", Cow::Owned(port.to_string())));
-            list.push(Counter { name: "received", label: label.clone(), value: self.received[port] });
+            list.push(Counter {
+                name: "received",
+                label: label.clone(),
+                value: self.received[port],
+            });
             list.push(Counter { name: "transmitted", label, value: self.transmitted[port] });
         }
         let mut split = |name, label, parts: &mut dyn Iterator<Item = (&'static str, u64)>| {

@@ -91,7 +91,9 @@ impl Shard {
 
     /// Gives up neighbours that have not answered in time.
     pub(crate) fn give_up_neighbours<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>) {
-        let Some(until) = turn.now.0.checked_sub(self.config.neighbour_ms_max * 1_000_000) else { return };
+        let Some(until) = turn.now.0.checked_sub(self.config.neighbour_ms_max * 1_000_000) else {
+            return;
+        };
         while let Some((_, mut queue)) = self.neighbours.awaited.pop_until(Time(until)) {
             while let Some(frame) = self.neighbours.parking.pop(&mut queue) {
                 self.discard(turn, frame, DropReason::NeighbourTimeout);
@@ -111,7 +113,8 @@ impl Shard {
         manner: Manner<'_>,
     ) {
         let place = entry.state().side;
-        let Some((copies, egress)) = self.side.get(place).map(|side| (side.copies.len(), side.egress))
+        let Some((copies, egress)) =
+            self.side.get(place).map(|side| (side.copies.len(), side.egress))
         else {
             return self.discard(turn, frame, DropReason::UnfitDirective);
         };
@@ -124,10 +127,13 @@ impl Shard {
         let length = copy_out(turn, frame, &mut original);
         for number in 0..copies {
             let last = number + 1 == copies;
-            let copy = if last { Some(frame) } else { self.copy_in(turn, &original[..length], frame) };
+            let copy =
+                if last { Some(frame) } else { self.copy_in(turn, &original[..length], frame) };
             let Some(copy) = copy else { continue };
             self.counters.copies += u64::from(!last);
-            if let Err(reason) = self.send_copy(turn, copy, packet, entry, manner, (place, number, egress)) {
+            if let Err(reason) =
+                self.send_copy(turn, copy, packet, entry, manner, (place, number, egress))
+            {
                 self.discard(turn, copy, reason);
             }
         }
@@ -144,7 +150,9 @@ impl Shard {
         (place, number, egress): (u32, usize, NetworkId),
     ) -> Result<(), DropReason> {
         let copy = self.side.get_mut(place).and_then(|side| side.copies.get_mut(number));
-        let Some(Copy { destination, next_hop }) = copy else { return Err(DropReason::UnfitDirective) };
+        let Some(Copy { destination, next_hop }) = copy else {
+            return Err(DropReason::UnfitDirective);
+        };
         if self.router.hop(*next_hop).is_none() {
             *next_hop = self.router.resolve(egress, destination.ip())?;
         }
@@ -201,7 +209,12 @@ impl Shard {
     }
 
     /// A new frame with `bytes` that counts as arrived where `like` did.
-    fn copy_in<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, bytes: &[u8], like: Frame) -> Option<Frame> {
+    fn copy_in<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        bytes: &[u8],
+        like: Frame,
+    ) -> Option<Frame> {
         let Some(copy) = turn.memory.allocate(like.length) else {
             self.counters.count_drop(DropReason::NoMemory);
             return None;

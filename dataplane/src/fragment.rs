@@ -93,7 +93,11 @@ impl Shard {
     }
 
     /// Sends later fragments the way that their first one went.
-    pub(crate) fn release_fragments<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, mut queue: Queue) {
+    pub(crate) fn release_fragments<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        mut queue: Queue,
+    ) {
         while let Some(frame) = self.fragments.parking.pop(&mut queue) {
             self.alone(turn, frame);
         }
@@ -112,9 +116,10 @@ impl Shard {
             return self.steer(turn, frame, packet, &key, Manner::Later);
         }
         let Fragments { early, parking, .. } = &mut self.fragments;
-        let known = early.get(&datagram).is_some() || early.insert(datagram, Queue::default(), turn.now);
-        let parked = known
-            && early.get_mut(&datagram).is_some_and(|queue| parking.push(queue, frame));
+        let known =
+            early.get(&datagram).is_some() || early.insert(datagram, Queue::default(), turn.now);
+        let parked =
+            known && early.get_mut(&datagram).is_some_and(|queue| parking.push(queue, frame));
         if parked {
             self.counters.parked += 1;
         } else {
@@ -124,7 +129,9 @@ impl Shard {
 
     /// Gives up later fragments whose first has not come in time.
     pub(crate) fn give_up_fragments<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>) {
-        let Some(until) = turn.now.0.checked_sub(self.config.fragment_ms_max * 1_000_000) else { return };
+        let Some(until) = turn.now.0.checked_sub(self.config.fragment_ms_max * 1_000_000) else {
+            return;
+        };
         while let Some((_, mut queue)) = self.fragments.early.pop_until(Time(until)) {
             while let Some(frame) = self.fragments.parking.pop(&mut queue) {
                 self.discard(turn, frame, DropReason::FragmentTimeout);

@@ -84,7 +84,7 @@ impl SourceBudget {
         let mut hasher = self.build.build_hasher();
         hasher.write_u32(key.network.0);
         hasher.write(&wide(key.source));
-        let place = u128::from(hasher.finish()) * self.places.len() as u128 >> 64;
+        let place = (u128::from(hasher.finish()) * self.places.len() as u128) >> 64;
         &mut self.places[place as usize]
     }
 }

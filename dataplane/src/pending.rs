@@ -12,7 +12,7 @@ use crate::parking::{Parking, Queue};
 use crate::shard::{DropReason, Shard, ShardConfig, Turn, stamp};
 use crate::side::{Copy, Side};
 use crate::waiting::Waiting;
-use penstock_event_schema::directive::{Directive, Direction, FastForm4, FastForm6, flag};
+use penstock_event_schema::directive::{Direction, Directive, FastForm4, FastForm6, flag};
 use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::Time;
@@ -90,7 +90,13 @@ impl Shard {
     }
 
     /// Puts a frame aside, with a question unless one is open for its flow.
-    fn ask(&mut self, now: Time, frame: Frame, key: FlowKey, opening: bool) -> Result<(), DropReason> {
+    fn ask(
+        &mut self,
+        now: Time,
+        frame: Frame,
+        key: FlowKey,
+        opening: bool,
+    ) -> Result<(), DropReason> {
         let Pending { questions, parking } = &mut self.pending;
         if let Some(question) = questions.get_mut(&key) {
             if question.frames.len() >= self.config.pending_frames_per_flow_max {
@@ -108,7 +114,8 @@ impl Shard {
         if !self.budget.take(&key, now) {
             return Err(DropReason::SourceBudget);
         }
-        let mut question = Question { frames: Queue::default(), opening, changes: self.words.changes() };
+        let mut question =
+            Question { frames: Queue::default(), opening, changes: self.words.changes() };
         let parked = parking.push(&mut question.frames, frame)
             && questions.insert(key, question, now)
             && self.outbox.request(DirectiveRequest { key, shard: self.config.shard, opening });
@@ -119,7 +126,9 @@ impl Shard {
 
     /// Gives up questions that have been open for too long.
     pub(crate) fn give_up_questions<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>) {
-        let Some(until) = turn.now.0.checked_sub(self.config.pending_ms_max * 1_000_000) else { return };
+        let Some(until) = turn.now.0.checked_sub(self.config.pending_ms_max * 1_000_000) else {
+            return;
+        };
         while let Some((_, mut question)) = self.pending.questions.pop_until(Time(until)) {
             while let Some(frame) = self.pending.parking.pop(&mut question.frames) {
                 self.discard(turn, frame, DropReason::PendingTimeout);
@@ -127,7 +136,11 @@ impl Shard {
         }
     }
 
-    pub(crate) fn take_reply<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, reply: DirectiveReply) {
+    pub(crate) fn take_reply<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        reply: DirectiveReply,
+    ) {
         let Some(question) = self.pending.questions.remove(reply.key()) else {
             self.counters.late += 1;
             return;
@@ -139,7 +152,8 @@ impl Shard {
             DirectiveReply::Install { key, directive } => {
                 self.counters.installed += 1;
                 self.budget.give_back(&key);
-                let installed = if current { self.install(&key, &directive, turn.now) } else { Ok(()) };
+                let installed =
+                    if current { self.install(&key, &directive, turn.now) } else { Ok(()) };
                 match installed {
                     Ok(()) => {
                         let answered = question.opening && current;
@@ -160,7 +174,12 @@ impl Shard {
 
     /// The frames of a question take their way once more. With `answered`, a SYN is among those
     /// that the directive was given for.
-    fn again<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, mut question: Question, answered: bool) {
+    fn again<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        mut question: Question,
+        answered: bool,
+    ) {
         self.answered = answered;
         while let Some(frame) = self.pending.parking.pop(&mut question.frames) {
             self.alone(turn, frame);
@@ -205,7 +224,12 @@ impl Shard {
     }
 
     /// Caches what was answered about `key`.
-    fn install(&mut self, key: &FlowKey, directive: &Directive, now: Time) -> Result<(), DropReason> {
+    fn install(
+        &mut self,
+        key: &FlowKey,
+        directive: &Directive,
+        now: Time,
+    ) -> Result<(), DropReason> {
         let direction = directive.direction(key).ok_or(DropReason::UnfitDirective)?;
         self.install_direction(directive, direction, now)?;
         let other = match direction {
@@ -240,8 +264,8 @@ impl Shard {
         let networks = [directive.flow.network, directive.egress];
         let word = self.words.enter(directive.requirement, networks);
         // Next hop 0 is never one: the first packet finds the way.
-        let mut form = F::compile(directive, direction, 0, word)
-            .map_err(|_| DropReason::UnfitDirective)?;
+        let mut form =
+            F::compile(directive, direction, 0, word).map_err(|_| DropReason::UnfitDirective)?;
         form.set_last_seen(stamp(now));
         form.set_side(egress.0);
         if form.state().flags & flag::SIDE_TABLE != 0 {

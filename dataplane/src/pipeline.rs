@@ -136,7 +136,9 @@ impl Shard {
     ) -> bool {
         let Ok(Parsed::Ip(packet)) = parse(turn.memory.bytes(frame)) else { return false };
         sanity(&packet).is_ok()
-            && self.execute::<F, M>(turn, frame, &packet, guess.slot, &guess.key, Manner::Plain).is_ok()
+            && self
+                .execute::<F, M>(turn, frame, &packet, guess.slot, &guess.key, Manner::Plain)
+                .is_ok()
     }
 
     /// The whole list for one frame.
@@ -154,7 +156,9 @@ impl Shard {
                 Err(reason) => self.discard(turn, frame, reason),
             },
             Ok(Parsed::Arp(arp)) => self.answer_arp(turn, frame, &arp),
-            Ok(Parsed::NeighbourSolicitation(asked)) => self.answer_solicitation(turn, frame, &asked),
+            Ok(Parsed::NeighbourSolicitation(asked)) => {
+                self.answer_solicitation(turn, frame, &asked)
+            }
             Ok(Parsed::Other) => self.discard(turn, frame, DropReason::NotIp),
         }
     }
@@ -167,7 +171,9 @@ impl Shard {
         network: NetworkId,
     ) {
         match (packet.fragment, packet.content) {
-            (Fragment::Later { id, .. }, _) => self.later_fragment(turn, frame, packet, network, id),
+            (Fragment::Later { id, .. }, _) => {
+                self.later_fragment(turn, frame, packet, network, id)
+            }
             (_, Content::IcmpError) => self.icmp_error(turn, frame, packet, network),
             (_, Content::OtherIcmp) => self.discard(turn, frame, DropReason::IcmpOther),
             (fragment, _) => {

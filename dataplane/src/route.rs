@@ -108,14 +108,6 @@ pub struct Ingress {
     pub mac: Option<[u8; 6]>,
 }
 
-impl Ingress {
-    /// The network's number, 0 where there is none.
-    #[inline(always)]
-    pub fn network_word(self) -> u32 {
-        self.network.unwrap_or_default().0
-    }
-}
-
 /// Why a packet has nowhere to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoWay {
@@ -247,7 +239,9 @@ impl Router {
     pub fn set_neighbour(&mut self, port: PortIndex, address: IpAddr, mac: Option<[u8; 6]>) {
         let end = (port, address);
         match mac {
-            Some(mac) if self.neighbours.len() < self.rows_max || self.neighbours.contains_key(&end) => {
+            Some(mac)
+                if self.neighbours.len() < self.rows_max || self.neighbours.contains_key(&end) =>
+            {
                 self.neighbours.insert(end, mac);
             }
             _ => {
@@ -309,7 +303,8 @@ mod tests {
         let mut router = router();
         let found = router.resolve(NetworkId(network), destination.parse().expect("an address"));
         let end = found.map(|number| router.end(number).expect("the row is there"));
-        let expected = expected.map(|(port, to)| (PortIndex(port), to.parse().expect("an address")));
+        let expected =
+            expected.map(|(port, to)| (PortIndex(port), to.parse().expect("an address")));
         assert_eq!(end, expected, "{destination} in network {network}");
     }
 

@@ -30,10 +30,7 @@ pub struct SideTable {
 impl SideTable {
     /// Room for `entries_max`.
     pub fn new(entries_max: usize) -> SideTable {
-        SideTable {
-            places: vec![None; entries_max],
-            free: (0..entries_max as u32).rev().collect(),
-        }
+        SideTable { places: vec![None; entries_max], free: (0..entries_max as u32).rev().collect() }
     }
 
     /// Puts one in and says where; none when there is no room.

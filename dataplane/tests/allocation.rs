@@ -64,7 +64,8 @@ fn datagram(source_port: u16) -> Vec<u8> {
 }
 
 fn configured(memory: &mut MemoryNic) -> Shard {
-    let config = ShardConfig { cache_entries4_max: 1_000, cache_entries6_max: 10, ..ShardConfig::default() };
+    let config =
+        ShardConfig { cache_entries4_max: 1_000, cache_entries6_max: 10, ..ShardConfig::default() };
     let mut shard = Shard::new(config);
     let mut tell = |input| shard.handle_input(memory, input, Time(0));
     for port in [PortIndex(0), PortIndex(1)] {
@@ -82,7 +83,14 @@ fn configured(memory: &mut MemoryNic) -> Shard {
 }
 
 /// Sends a batch and releases what leaves; how much left.
-fn send(shard: &mut Shard, memory: &mut MemoryNic, ports: std::ops::Range<u16>, frames: &[Vec<u8>], batch: &mut Vec<Frame>, now: Time) -> usize {
+fn send(
+    shard: &mut Shard,
+    memory: &mut MemoryNic,
+    ports: std::ops::Range<u16>,
+    frames: &[Vec<u8>],
+    batch: &mut Vec<Frame>,
+    now: Time,
+) -> usize {
     batch.clear();
     for port in ports {
         batch.push(memory.put(PortIndex(0), &frames[usize::from(port)]).expect("a chunk"));

@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CodecError {
     /// The kind is not known to this build.
-    #[error("record {id}: kind `{kind}` is not known here: a newer penstock wrote it; upgrade first")]
+    #[error(
+        "record {id}: kind `{kind}` is not known here: a newer penstock wrote it; upgrade first"
+    )]
     UnknownKind {
         /// The record's id.
         id: String,
@@ -108,16 +110,12 @@ impl JournalEvent for FlowEvent {
                 partition,
                 ..read(envelope, value)?
             }),
-            "penstock.flow.opened.v1" => FlowEvent::FlowOpened(FlowOpened {
-                tenant,
-                partition,
-                ..read(envelope, value)?
-            }),
-            "penstock.flow.closed.v1" => FlowEvent::FlowClosed(FlowClosed {
-                tenant,
-                partition,
-                ..read(envelope, value)?
-            }),
+            "penstock.flow.opened.v1" => {
+                FlowEvent::FlowOpened(FlowOpened { tenant, partition, ..read(envelope, value)? })
+            }
+            "penstock.flow.closed.v1" => {
+                FlowEvent::FlowClosed(FlowClosed { tenant, partition, ..read(envelope, value)? })
+            }
             "penstock.flow.reverse_released.v1" => FlowEvent::ReverseReleased(ReverseReleased {
                 tenant,
                 partition,
@@ -170,17 +168,13 @@ impl JournalEvent for NetworkEvent {
         Ok(match envelope.kind.as_ref() {
             "penstock.network.network_defined.v1" => E::NetworkDefined(read(envelope, value)?),
             "penstock.network.endpoint_defined.v1" => E::EndpointDefined(read(envelope, value)?),
-            "penstock.network.target_set_defined.v1" => {
-                E::TargetSetDefined(read(envelope, value)?)
-            }
+            "penstock.network.target_set_defined.v1" => E::TargetSetDefined(read(envelope, value)?),
             "penstock.network.requirement_defined.v1" => {
                 E::RequirementDefined(read(envelope, value)?)
             }
             "penstock.network.network_removed.v1" => E::NetworkRemoved(read(envelope, value)?),
             "penstock.network.endpoint_removed.v1" => E::EndpointRemoved(read(envelope, value)?),
-            "penstock.network.target_set_removed.v1" => {
-                E::TargetSetRemoved(read(envelope, value)?)
-            }
+            "penstock.network.target_set_removed.v1" => E::TargetSetRemoved(read(envelope, value)?),
             "penstock.network.requirement_removed.v1" => {
                 E::RequirementRemoved(read(envelope, value)?)
             }

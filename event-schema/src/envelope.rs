@@ -248,8 +248,8 @@ impl<'a> RecordView<'a> {
     /// # Errors
     /// The header does not parse.
     pub fn envelope(&self) -> Result<Envelope, EnvelopeError> {
-        let header: Header<'_> =
-            serde_json::from_slice(self.header).map_err(|e| EnvelopeError::Header(e.to_string()))?;
+        let header: Header<'_> = serde_json::from_slice(self.header)
+            .map_err(|e| EnvelopeError::Header(e.to_string()))?;
         let (at, epoch, seq) =
             parse_id(&header.id).ok_or_else(|| EnvelopeError::Id(header.id.to_string()))?;
         Ok(Envelope {

@@ -141,10 +141,8 @@ impl FromStr for FlowKey {
         let mut parts = text.splitn(3, '/');
         let network = parts.next().and_then(|n| n.parse().ok()).ok_or_else(wrong)?;
         let protocol: Protocol = parts.next().ok_or_else(wrong)?.parse()?;
-        let (source, destination) = parts
-            .next()
-            .and_then(|ends| ends.split_once('>'))
-            .ok_or_else(wrong)?;
+        let (source, destination) =
+            parts.next().and_then(|ends| ends.split_once('>')).ok_or_else(wrong)?;
         let source: SocketAddr = source.parse().map_err(|_| wrong())?;
         let destination: SocketAddr = destination.parse().map_err(|_| wrong())?;
         Ok(FlowKey {

@@ -95,4 +95,3 @@ pub struct TargetSet {
     /// How often it has been changed; also the generation of its Maglev table.
     pub generation: Generation,
 }
-

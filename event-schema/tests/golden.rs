@@ -121,7 +121,8 @@ fn what_a_newer_version_wrote_is_named() {
     let kind = "penstock.flow.opened.v2";
     let error = again::<FlowEvent>(kind, "{}").expect_err("it is not known");
     assert!(error.to_string().contains("upgrade"), "{error}");
-    let error = again::<FlowEvent>("penstock.flow.opened.v1", "{}").expect_err("it has no directive");
+    let error =
+        again::<FlowEvent>("penstock.flow.opened.v1", "{}").expect_err("it has no directive");
     assert!(matches!(error, CodecError::Value { .. }), "{error}");
 }
 
@@ -314,7 +315,13 @@ fn network_events() -> Vec<NetworkEvent> {
             }],
             generation,
         }),
-        requirement(endpoint(), vec![anycast(AnycastPolicy::Maglev), substitution], Some(46), Some(1400), reset),
+        requirement(
+            endpoint(),
+            vec![anycast(AnycastPolicy::Maglev), substitution],
+            Some(46),
+            Some(1400),
+            reset,
+        ),
         requirement(traffic, vec![least], None, None, drop),
         requirement(endpoint(), vec![multicast], None, None, reset),
         NetworkEvent::NetworkRemoved(removed()),

@@ -88,7 +88,8 @@ fn crates_point_one_way() {
                 found.push(format!("{name}/Cargo.toml names penstock-{other}"));
             }
             let import = format!("penstock_{}", other.replace('-', "_"));
-            let inside: Vec<_> = sources().into_iter().filter(|(file, _)| file.starts_with(name)).collect();
+            let inside: Vec<_> =
+                sources().into_iter().filter(|(file, _)| file.starts_with(name)).collect();
             found.extend(offences(&inside, &[&import]));
         }
     }
@@ -108,8 +109,7 @@ fn is_pure(name: &str) -> bool {
     if let Some(rest) = name.strip_prefix("dataplane/src/") {
         return !["nic/af_xdp/", "actor/", "bench"].iter().any(|side| rest.starts_with(side));
     }
-    PURE_ACTORS.iter().any(|place| name.starts_with(place))
-        || name.starts_with("event-schema/src/")
+    PURE_ACTORS.iter().any(|place| name.starts_with(place)) || name.starts_with("event-schema/src/")
 }
 
 #[test]
@@ -119,9 +119,29 @@ fn machines_and_shards_are_pure() {
     let found = offences(
         &pure,
         &[
-            "Instant", "SystemTime", "std::fs", "std::io::Read", "TcpStream", "UdpSocket", "std::thread", "tokio",
-            "async fn", ".await", "Mutex", "RwLock", "ractor", "rand::", "RandomState", "HashMap::new", "HashMap::with_capacity(",
-            "rocksdb", "println!", "std::env", "std::process", "libc::", "tracing::",
+            "Instant",
+            "SystemTime",
+            "std::fs",
+            "std::io::Read",
+            "TcpStream",
+            "UdpSocket",
+            "std::thread",
+            "tokio",
+            "async fn",
+            ".await",
+            "Mutex",
+            "RwLock",
+            "ractor",
+            "rand::",
+            "RandomState",
+            "HashMap::new",
+            "HashMap::with_capacity(",
+            "rocksdb",
+            "println!",
+            "std::env",
+            "std::process",
+            "libc::",
+            "tracing::",
         ],
     );
     check(&found, "machines and shards know no clock, no I/O, no threads and no async");
@@ -131,7 +151,9 @@ fn machines_and_shards_are_pure() {
 fn unsafe_stays_where_it_may() {
     let others: Vec<_> = sources()
         .into_iter()
-        .filter(|(name, _)| !name.starts_with("dataplane/src/nic/af_xdp") && name != "dataplane/src/prefetch.rs")
+        .filter(|(name, _)| {
+            !name.starts_with("dataplane/src/nic/af_xdp") && name != "dataplane/src/prefetch.rs"
+        })
         // Counting allocations needs an allocator, and an allocator is unsafe by its trait.
         .filter(|(name, _)| !name.ends_with("tidy.rs") && name != "dataplane/tests/allocation.rs")
         .collect();
@@ -141,7 +163,9 @@ fn unsafe_stays_where_it_may() {
     for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("dataplane/src/")) {
         let lines: Vec<&str> = text.lines().collect();
         for (at, line) in lines.iter().enumerate() {
-            if line.contains("unsafe {") && !lines[at.saturating_sub(6)..=at].iter().any(|l| l.contains("SAFETY")) {
+            if line.contains("unsafe {")
+                && !lines[at.saturating_sub(6)..=at].iter().any(|l| l.contains("SAFETY"))
+            {
                 unreasoned.push(format!("{name}:{}", at + 1));
             }
         }
@@ -165,21 +189,27 @@ fn files_are_short_and_say_what_they_are() {
 
 #[test]
 fn names_say_what_they_name() {
-    let vague = ["util", "utils", "common", "types", "manager", "helper", "helpers", "misc", "service", "handler"];
+    let vague = [
+        "util", "utils", "common", "types", "manager", "helper", "helpers", "misc", "service",
+        "handler",
+    ];
     let found: Vec<_> = sources()
         .into_iter()
         .map(|(name, _)| name)
-        .filter(|name| Path::new(name).iter().any(|part| {
-            let part = part.to_string_lossy();
-            vague.contains(&part.trim_end_matches(".rs"))
-        }))
+        .filter(|name| {
+            Path::new(name).iter().any(|part| {
+                let part = part.to_string_lossy();
+                vague.contains(&part.trim_end_matches(".rs"))
+            })
+        })
         .collect();
     check(&found, "files are named after what they hold");
 }
 
 #[test]
 fn tests_can_fail_and_do_not_wait() {
-    let others: Vec<_> = sources().into_iter().filter(|(name, _)| !name.ends_with("tests/tidy.rs")).collect();
+    let others: Vec<_> =
+        sources().into_iter().filter(|(name, _)| !name.ends_with("tests/tidy.rs")).collect();
     let mut found = Vec::new();
     for (name, text) in &others {
         for (number, line) in text.lines().enumerate() {

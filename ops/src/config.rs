@@ -59,7 +59,7 @@ pub struct DataplaneConfig {
     /// Whether zero-copy is tried. Default: `auto`.
     pub zero_copy: ZeroCopy,
     /// Cached directions per shard and IP version, at most. Default: 1 000 000 (about 100 MB for
-    /// IPv4, touched as it fills).
+    /// IPv4 and 200 MB for IPv6, taken at the start).
     pub cache_entries_max: u64,
     /// Frames per shard that may wait for a directive or a neighbour. Default: 2 048.
     pub pending_frames_max: u64,

@@ -3,6 +3,11 @@
 //! `resource` and `config` turn what users write into typed values; `node` puts the machines,
 //! shards and ports together; `api` is the one way in while it runs, and `cli` its caller.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this crate stands between the machines and the world"
+)]
+
 pub mod api;
 pub mod bench;
 pub mod cli;

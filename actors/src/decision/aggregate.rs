@@ -67,7 +67,12 @@ impl Collection {
     }
 
     /// The ports of a pool address that are used toward an end; none when there is none.
-    pub fn ports(&self, address: IpAddr, protocol: Protocol, toward: SocketAddr) -> Option<&PortSet> {
+    pub fn ports(
+        &self,
+        address: IpAddr,
+        protocol: Protocol,
+        toward: SocketAddr,
+    ) -> Option<&PortSet> {
         self.ports.get(&self.place(address, protocol, toward))
     }
 
@@ -80,7 +85,8 @@ impl Collection {
             match resource {
                 Resource::Port { address, port, protocol, toward } => {
                     let place = self.place(*address, *protocol, *toward);
-                    self.ports_used += usize::from(self.ports.entry(place).or_default().insert(*port));
+                    self.ports_used +=
+                        usize::from(self.ports.entry(place).or_default().insert(*port));
                 }
                 Resource::Target(target) => *self.targets.entry(*target).or_default() += 1,
             }

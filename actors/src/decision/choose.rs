@@ -116,7 +116,8 @@ impl Chooser<'_> {
         set: TargetSetId,
         policy: AnycastPolicy,
     ) -> Result<(), RefusalReason> {
-        let table = self.tables.get(set, draft.key.source.is_ipv4()).ok_or(RefusalReason::NoTarget)?;
+        let table =
+            self.tables.get(set, draft.key.source.is_ipv4()).ok_or(RefusalReason::NoTarget)?;
         let (target, choice) = match policy {
             AnycastPolicy::Maglev => {
                 let target =
@@ -165,10 +166,9 @@ impl Chooser<'_> {
             return Err(RefusalReason::NoTarget);
         }
         draft.egress = set.network;
-        draft.choices.push(Choice::Multicast {
-            generation: set.generation,
-            copies: copies.len() as u16,
-        });
+        draft
+            .choices
+            .push(Choice::Multicast { generation: set.generation, copies: copies.len() as u16 });
         draft.copies = Some(copies);
         Ok(())
     }

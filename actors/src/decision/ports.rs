@@ -244,7 +244,12 @@ mod tests {
         Resource::Port { address, port, protocol: Protocol::TCP, toward }
     }
 
-    fn find(collection: &Collection, pool: &SourceSubstitution, hash: u64, excluded: &[Resource]) -> Option<Found> {
+    fn find(
+        collection: &Collection,
+        pool: &SourceSubstitution,
+        hash: u64,
+        excluded: &[Resource],
+    ) -> Option<Found> {
         Wanted {
             pool,
             protocol: Protocol::TCP,

@@ -264,7 +264,9 @@ mod tests {
         let mut counts = [0u32; 4];
         let mut seed = 1u64;
         for _ in 0..4_000 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let (chosen, candidates) = table
                 .less_loaded(seed ^ (seed >> 29), &[], |id| counts[id.0 as usize])
                 .expect("a target");

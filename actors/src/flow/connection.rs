@@ -145,13 +145,13 @@ mod tests {
     fn a_connection_begins_again_in_the_linger() {
         let closed = [(Forward, SYN | ACK | FIN, 3), (Reverse, SYN | ACK | FIN, 4)];
         check(&[closed[0], closed[1], (Forward, SYN, 9)], Established);
-        check(&[closed[0], closed[1], (Forward, SYN | ACK, 9), (Reverse, SYN | ACK, 9)], Established);
+        check(
+            &[closed[0], closed[1], (Forward, SYN | ACK, 9), (Reverse, SYN | ACK, 9)],
+            Established,
+        );
         check(&[closed[0], closed[1], (Forward, ACK, 5)], Finishing);
         check(&[(Forward, SYN, 1), (Reverse, RST | ACK, 2), (Forward, SYN, 5)], Opening);
-        check(
-            &[(Forward, SYN, 1), (Reverse, RST, 2), (Forward, SYN, 5), (Reverse, RST, 6)],
-            Reset,
-        );
+        check(&[(Forward, SYN, 1), (Reverse, RST, 2), (Forward, SYN, 5), (Reverse, RST, 6)], Reset);
     }
 
     #[test]

@@ -48,7 +48,8 @@ impl Slot {
                 };
                 Some(Event::Reopened { closed: close(flow, reason), request })
             }
-            Found::Flow(_, Flow { directive, .. }) | Found::Binding(_, Binding { directive, .. }) => {
+            Found::Flow(_, Flow { directive, .. })
+            | Found::Binding(_, Binding { directive, .. }) => {
                 Some(Event::Answered(install(&request.key, directive, request.shard)))
             }
             // A policy was asked for, and now a packet comes that may open a flow.
@@ -113,17 +114,18 @@ impl Slot {
             directive: Arc::clone(&proposal.directive),
             resources: proposal.resources.clone(),
             choices: proposal.choices.clone(),
-            trackers: Trackers {
-                forward: self.setup.trackers.to_vec(),
-                reverse: reverse.to_vec(),
-            },
+            trackers: Trackers { forward: self.setup.trackers.to_vec(), reverse: reverse.to_vec() },
             unknown: proposal.unknown,
             tenant: proposal.tenant.clone(),
             partition: proposal.partition.clone(),
         })
     }
 
-    fn hear(&self, message: TrackerMessage, context: &Context) -> Result<Option<Event>, SlotRefusal> {
+    fn hear(
+        &self,
+        message: TrackerMessage,
+        context: &Context,
+    ) -> Result<Option<Event>, SlotRefusal> {
         Ok(match message {
             TrackerMessage::Bind { directive, tenant, partition } => {
                 self.bind(directive, tenant, partition)
@@ -174,7 +176,11 @@ impl Slot {
         self.bind_answer(&directive, outcome).map(Event::Answered)
     }
 
-    pub(super) fn bind_answer(&self, directive: &Directive, outcome: BindOutcome) -> Option<Effect> {
+    pub(super) fn bind_answer(
+        &self,
+        directive: &Directive,
+        outcome: BindOutcome,
+    ) -> Option<Effect> {
         let message = TrackerMessage::BindAnswer {
             flow: directive.flow,
             reverse: directive.reverse?,

@@ -8,9 +8,7 @@ use super::table::{Found, Removed, Table};
 use super::tally::{Tallies, Tally};
 use crate::machine::{Commit, Context, Machine};
 use penstock_event_schema::directive::{Direction, Directive};
-use penstock_event_schema::event::flow::{
-    FlowEvent, FlowOpened, Resource, ReverseBound, Trackers,
-};
+use penstock_event_schema::event::flow::{FlowEvent, FlowOpened, Resource, ReverseBound, Trackers};
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{DirectiveId, RequirementId, SlotId, TargetId, Time};
 use penstock_event_schema::message::decision::Proposal;
@@ -384,16 +382,19 @@ impl Machine for Slot {
     /// One line of JSON per flow and per binding, in the order of their keys.
     fn recorded_state(&self, out: &mut Vec<u8>) {
         let mut sorted: BTreeMap<FlowKey, Timer> = BTreeMap::new();
-        sorted.extend(self.table.flows.iter().map(|(at, flow)| (flow.directive.flow, Timer::Flow(at))));
-        let reverse = |(at, binding): (u32, &Binding)| {
-            Some((binding.directive.reverse?, Timer::Binding(at)))
-        };
+        sorted.extend(
+            self.table.flows.iter().map(|(at, flow)| (flow.directive.flow, Timer::Flow(at))),
+        );
+        let reverse =
+            |(at, binding): (u32, &Binding)| Some((binding.directive.reverse?, Timer::Binding(at)));
         sorted.extend(self.table.bindings.iter().filter_map(reverse));
         for place in sorted.into_values() {
             let written = match place {
-                Timer::Flow(at) => {
-                    self.table.flows.get(at).map(|flow| serde_json::to_writer(&mut *out, &flow.recorded()))
-                }
+                Timer::Flow(at) => self
+                    .table
+                    .flows
+                    .get(at)
+                    .map(|flow| serde_json::to_writer(&mut *out, &flow.recorded())),
                 Timer::Binding(at) => self
                     .table
                     .bindings

@@ -109,7 +109,12 @@ impl Table {
         at
     }
 
-    pub(super) fn add_binding(&mut self, hash: &SlotHash, reverse: FlowKey, binding: Binding) -> u32 {
+    pub(super) fn add_binding(
+        &mut self,
+        hash: &SlotHash,
+        reverse: FlowKey,
+        binding: Binding,
+    ) -> u32 {
         let at = self.bindings.insert(binding);
         self.keys.insert(Placed::new(hash, reverse), Timer::Binding(at));
         at

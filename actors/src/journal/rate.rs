@@ -13,7 +13,9 @@ use penstock_event_schema::event::flow::{
     Choice, FlowEvent, FlowOpened, Resource, ReverseBound, Trackers,
 };
 use penstock_event_schema::flow::{FlowKey, Protocol};
-use penstock_event_schema::id::{DirectiveId, Generation, NetworkId, RequirementId, TargetId, Time};
+use penstock_event_schema::id::{
+    DirectiveId, Generation, NetworkId, RequirementId, TargetId, Time,
+};
 use penstock_event_schema::requirement::UnknownPolicy;
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

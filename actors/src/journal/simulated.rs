@@ -160,10 +160,8 @@ impl SimulatedJournal {
 
     /// Sends an acknowledgement, with what goes wrong on its way.
     fn send(&mut self, acknowledgement: Acknowledgement) {
-        let cumulative = matches!(
-            acknowledgement,
-            Acknowledgement::Accepted(..) | Acknowledgement::Durable(..)
-        );
+        let cumulative =
+            matches!(acknowledgement, Acknowledgement::Accepted(..) | Acknowledgement::Durable(..));
         if cumulative && self.happens(self.faults.lost_permille) {
             return;
         }

@@ -12,9 +12,8 @@ use penstock_event_schema::envelope::RecordView;
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
-    DBRecoveryMode, Error, LogLevel, Options, ReadOptions, UniversalCompactOptions, WriteBatch,
-    WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, DBRecoveryMode,
+    Error, LogLevel, Options, ReadOptions, UniversalCompactOptions, WriteBatch, WriteOptions,
 };
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -173,9 +172,8 @@ fn last(db: &DB, journal: &ColumnFamily, at: TopicPartition) -> Result<Position,
         };
     };
     let seq = seq_of(key);
-    let unreadable = |error: &dyn std::error::Error| {
-        damaged(format!("{at}, number {seq}"), error.to_string())
-    };
+    let unreadable =
+        |error: &dyn std::error::Error| damaged(format!("{at}, number {seq}"), error.to_string());
     let view = RecordView::new(bytes).map_err(|error| unreadable(&error))?;
     let envelope = view.envelope().map_err(|error| unreadable(&error))?;
     Ok(Position { epoch: envelope.epoch, seq, chain: view.chain, time: envelope.time })

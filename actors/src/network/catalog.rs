@@ -315,7 +315,9 @@ impl Catalog {
                     targets: set.targets.iter().map(target).collect(),
                 })
             }
-            Kind::Requirement => Spec::Requirement(self.requirement_spec(self.requirements.named(name)?)),
+            Kind::Requirement => {
+                Spec::Requirement(self.requirement_spec(self.requirements.named(name)?))
+            }
         })
     }
 

@@ -125,7 +125,11 @@ impl Index {
         served.iter().find(overlaps).map(|served| served.endpoint)
     }
 
-    pub(super) fn exchange_endpoint(&mut self, before: Option<&Endpoint>, after: Option<&Endpoint>) {
+    pub(super) fn exchange_endpoint(
+        &mut self,
+        before: Option<&Endpoint>,
+        after: Option<&Endpoint>,
+    ) {
         if let Some(endpoint) = before {
             for &address in &endpoint.addresses {
                 let owner = Owner::Endpoint(endpoint.id);

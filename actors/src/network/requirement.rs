@@ -45,8 +45,7 @@ impl Check<'_> {
         }
         let catalog = self.catalog;
         let number_max = u32::from(RequirementId::MAX);
-        let number =
-            self.number(&catalog.requirements, self.limits.requirements_max, number_max);
+        let number = self.number(&catalog.requirements, self.limits.requirements_max, number_max);
         Some(Requirement {
             id: RequirementId(u16::try_from(number).ok()?),
             name: self.name.to_owned(),
@@ -98,7 +97,8 @@ impl Check<'_> {
             self.wrong(field, format!("there is no Endpoint `{name}`"), fix);
             return None;
         };
-        let other = catalog.index.requirement_of(endpoint.id).and_then(|id| catalog.requirement(id));
+        let other =
+            catalog.index.requirement_of(endpoint.id).and_then(|id| catalog.requirement(id));
         if let Some(other) = other.filter(|other| other.name != self.name) {
             self.wrong(
                 field,
@@ -151,7 +151,12 @@ impl Check<'_> {
                 preserve_port,
             } => {
                 let egress = self.network_by(&format!("{field}.egress"), egress);
-                self.count(&format!("{field}.pool"), "address", pool.len(), self.limits.addresses_max);
+                self.count(
+                    &format!("{field}.pool"),
+                    "address",
+                    pool.len(),
+                    self.limits.addresses_max,
+                );
                 for (at, &address) in pool.iter().enumerate() {
                     let field = format!("{field}.pool[{at}]");
                     self.pool_address(&field, egress, address);
@@ -213,7 +218,10 @@ impl Check<'_> {
             {
                 self.wrong(
                     format!("spec.transform[{at}].anycast.targetSet"),
-                    format!("the targets of `{}` are not in the egress network of the chain", set.name),
+                    format!(
+                        "the targets of `{}` are not in the egress network of the chain",
+                        set.name
+                    ),
                     "let sourceSubstitution.egress be the network of the targets",
                 );
             }
@@ -235,7 +243,8 @@ pub(super) fn notes(catalog: &Catalog, requirement: &Requirement) -> Vec<Problem
         Match::Traffic { sources, .. } => sources.iter().for_each(|s| see(s.addr().is_ipv4())),
     }
     let mut notes = Vec::new();
-    for (version, asked) in [("IPv4", ipv4), ("IPv6", ipv6)].into_iter().filter(|(_, asked)| *asked) {
+    for (version, asked) in [("IPv4", ipv4), ("IPv6", ipv6)].into_iter().filter(|(_, asked)| *asked)
+    {
         debug_assert!(asked);
         let is = |address: &IpAddr| address.is_ipv4() == (version == "IPv4");
         for (at, step) in requirement.transform.iter().enumerate() {
@@ -250,7 +259,9 @@ pub(super) fn notes(catalog: &Catalog, requirement: &Requirement) -> Vec<Problem
             if !found {
                 notes.push(Problem {
                     field: format!("spec.transform[{at}].{}.{field}", step_field(step)),
-                    wrong: format!("{version} flows come in and there is no {version} address here"),
+                    wrong: format!(
+                        "{version} flows come in and there is no {version} address here"
+                    ),
                     fix: "they will be refused until one is added".into(),
                 });
             }

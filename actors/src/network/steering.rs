@@ -89,9 +89,11 @@ impl Catalog {
     fn asked(&self, requirement: &Requirement) -> Vec<Ports> {
         match &requirement.matching {
             Match::Endpoint(id) => match self.endpoint(*id) {
-                Some(endpoint) => {
-                    endpoint.ports.iter().map(|port| (port.protocol, port.first, port.last)).collect()
-                }
+                Some(endpoint) => endpoint
+                    .ports
+                    .iter()
+                    .map(|port| (port.protocol, port.first, port.last))
+                    .collect(),
                 None => Vec::new(),
             },
             Match::Traffic { protocols, .. } => {

@@ -228,9 +228,9 @@ impl<'a> Check<'a> {
             self.wrong("spec.attachment.port", "is empty", fix);
         }
         let catalog = self.catalog;
-        let other = catalog.networks().find(|other| {
-            other.name != self.name && other.attachment.port() == port
-        });
+        let other = catalog
+            .networks()
+            .find(|other| other.name != self.name && other.attachment.port() == port);
         if let Some(other) = other {
             self.wrong(
                 "spec.attachment.port",
@@ -357,7 +357,11 @@ impl<'a> Check<'a> {
                     self.wrong(format!("{field}.name"), wrong, "give each a name of its own");
                 } else if (other.address, other.port) == (target.address, target.port) {
                     let wrong = format!("is the same end as target `{}`", other.name);
-                    self.wrong(format!("{field}.address"), wrong, "raise the weight of one instead");
+                    self.wrong(
+                        format!("{field}.address"),
+                        wrong,
+                        "raise the weight of one instead",
+                    );
                 }
             }
             let same = |held: &&Target| {
@@ -398,13 +402,16 @@ impl<'a> Check<'a> {
         let catalog = self.catalog;
         for id in catalog.index.users_of(set) {
             let Some(requirement) = catalog.requirement(id) else { continue };
-            let elsewhere = requirement.transform.iter().any(|step| {
-                matches!(step, Transform::SourceSubstitution(s) if s.egress != network)
-            });
+            let elsewhere = requirement.transform.iter().any(
+                |step| matches!(step, Transform::SourceSubstitution(s) if s.egress != network),
+            );
             if elsewhere {
                 self.wrong(
                     "spec.network",
-                    format!("Requirement `{}` substitutes sources in another network", requirement.name),
+                    format!(
+                        "Requirement `{}` substitutes sources in another network",
+                        requirement.name
+                    ),
                     "change the egress of that requirement together with this, under new names",
                 );
             }
@@ -421,8 +428,14 @@ impl<'a> Check<'a> {
                 let Some(id) = catalog.network_named(self.name).map(|network| network.id) else {
                     return self.absent(kind);
                 };
-                catalog.endpoints().filter(|e| e.network == id).for_each(|e| add(Kind::Endpoint, &e.name));
-                catalog.target_sets().filter(|s| s.network == id).for_each(|s| add(Kind::TargetSet, &s.name));
+                catalog
+                    .endpoints()
+                    .filter(|e| e.network == id)
+                    .for_each(|e| add(Kind::Endpoint, &e.name));
+                catalog
+                    .target_sets()
+                    .filter(|s| s.network == id)
+                    .for_each(|s| add(Kind::TargetSet, &s.name));
                 catalog
                     .requirements()
                     .filter(|requirement| super::requirement::names_network(requirement, id))
@@ -432,7 +445,8 @@ impl<'a> Check<'a> {
                 let Some(id) = catalog.endpoint_named(self.name).map(|endpoint| endpoint.id) else {
                     return self.absent(kind);
                 };
-                let requirement = catalog.index.requirement_of(id).and_then(|id| catalog.requirement(id));
+                let requirement =
+                    catalog.index.requirement_of(id).and_then(|id| catalog.requirement(id));
                 requirement.into_iter().for_each(|r| add(Kind::Requirement, &r.name));
             }
             Kind::TargetSet => {

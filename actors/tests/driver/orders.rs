@@ -124,8 +124,15 @@ fn drain(driver: &mut Driver<Counter>, records: &mut Vec<Sealed>, left: &mut Vec
 fn check(script: &[Ask], inflight_max: usize, steps: &[Step]) -> Vec<Step> {
     let setup = setup(0, inflight_max, 100);
     let mut driver = Driver::resume(Counter::default(), setup.clone(), Position::default(), NOW);
-    let mut model =
-        Model { script, inflight_max, arrived: 0, decided: 0, released: 0, accepted: 0, durable: 0 };
+    let mut model = Model {
+        script,
+        inflight_max,
+        arrived: 0,
+        decided: 0,
+        released: 0,
+        accepted: 0,
+        durable: 0,
+    };
     let (mut records, mut left) = (Vec::new(), Vec::new());
     for step in steps {
         let input = match *step {
@@ -196,8 +203,7 @@ fn every_order_of_commands_and_acknowledgements() {
 
 /// A driver with two records in flight, the second of them `Commit::Log`, and what it wanted.
 fn in_flight() -> Driver<Counter> {
-    let mut driver =
-        Driver::resume(Counter::default(), setup(0, 2, 1), Position::default(), NOW);
+    let mut driver = Driver::resume(Counter::default(), setup(0, 2, 1), Position::default(), NOW);
     for (ticket, commit) in (0..).zip([Commit::Quorum, Commit::Log]) {
         let reply = Some(Ticket(ticket));
         driver.handle(Input::Command { command: Ask::Count(commit), reply }, NOW);
@@ -256,8 +262,7 @@ fn only_a_higher_epoch_stops_a_driver_and_nothing_leaves_after_it() {
 
 #[test]
 fn timers_ring_and_silence_is_asked_about() {
-    let mut driver =
-        Driver::resume(Counter::default(), setup(3, 8, 8), Position::default(), NOW);
+    let mut driver = Driver::resume(Counter::default(), setup(3, 8, 8), Position::default(), NOW);
     driver.handle(Input::Command { command: Ask::Count(Commit::Quorum), reply: None }, NOW);
     assert!(matches!(driver.poll_output(), Some(Output::Append { .. })));
     let due = NOW.plus_ms(RINGS_AFTER_MS);
@@ -280,8 +285,7 @@ fn timers_ring_and_silence_is_asked_about() {
 
 #[test]
 fn time_never_falls_between_records() {
-    let mut driver =
-        Driver::resume(Counter::default(), setup(0, 8, 8), Position::default(), NOW);
+    let mut driver = Driver::resume(Counter::default(), setup(0, 8, 8), Position::default(), NOW);
     let mut times = Vec::new();
     for now in [NOW, Time(NOW.0 + 5), Time(3), Time(NOW.0 + 6)] {
         driver.handle(Input::Command { command: Ask::Count(Commit::Quorum), reply: None }, now);

@@ -32,7 +32,9 @@ fn five() -> Vec<Vec<u8>> {
 fn check(what: &str, records: &[Vec<u8>], expected: Result<u64, &str>) {
     let recovered = Driver::recover(Counter::default(), setup(0, 8, 8), records, NOW);
     match (recovered, expected) {
-        (Ok(driver), Ok(total)) => assert_eq!(state(driver.machine()), total.to_be_bytes(), "{what}"),
+        (Ok(driver), Ok(total)) => {
+            assert_eq!(state(driver.machine()), total.to_be_bytes(), "{what}")
+        }
         (Err(error), Err(part)) => {
             assert!(error.to_string().contains(part), "{what}: `{error}` does not say `{part}`");
         }
@@ -56,12 +58,32 @@ fn records_recover_or_are_named() {
         ("nothing", Vec::new(), Ok(0)),
         ("all", sound.clone(), Ok(5)),
         ("a shorter end", sound[..4].to_vec(), Ok(4)),
-        ("a missing one", changed(&|r| drop(r.remove(2))), Err("penstock.flow/0/2/4 comes where number 3")),
+        (
+            "a missing one",
+            changed(&|r| drop(r.remove(2))),
+            Err("penstock.flow/0/2/4 comes where number 3"),
+        ),
         ("a missing first", changed(&|r| drop(r.remove(0))), Err("record 1 is missing")),
-        ("exchanged ones", changed(&|r| r.swap(3, 4)), Err("penstock.flow/0/2/5 comes where number 4")),
-        ("an altered value", changed(&|r| r[2][altered_at] = b'7'), Err("penstock.flow/0/2/3 does not continue")),
-        ("a cut one", changed(&|r| r[3].truncate(20)), Err("after penstock.flow/0/2/3 does not read")),
-        ("a foreign one", foreign, Err("penstock.flow/4/1/1 stands in the journal of penstock.flow/0")),
+        (
+            "exchanged ones",
+            changed(&|r| r.swap(3, 4)),
+            Err("penstock.flow/0/2/5 comes where number 4"),
+        ),
+        (
+            "an altered value",
+            changed(&|r| r[2][altered_at] = b'7'),
+            Err("penstock.flow/0/2/3 does not continue"),
+        ),
+        (
+            "a cut one",
+            changed(&|r| r[3].truncate(20)),
+            Err("after penstock.flow/0/2/3 does not read"),
+        ),
+        (
+            "a foreign one",
+            foreign,
+            Err("penstock.flow/4/1/1 stands in the journal of penstock.flow/0"),
+        ),
         ("a deposed writer's", [sound.clone(), vec![sound[1].clone()]].concat(), Ok(5)),
     ];
     for (what, records, expected) in rows {
@@ -112,7 +134,11 @@ fn an_unknown_kind_stops_and_says_so() {
         out.push(b'1');
     });
     records.push(newer.bytes);
-    check("a newer kind", &records, Err("record penstock.flow/0/2/5: kind `penstock.test.counted.v2`"));
+    check(
+        "a newer kind",
+        &records,
+        Err("record penstock.flow/0/2/5: kind `penstock.test.counted.v2`"),
+    );
 }
 
 #[test]

@@ -29,7 +29,8 @@ fn child_that_is_killed() {
     sealer.chains.insert((A, last.seq), last.chain);
     let mut seq = last.seq.0;
     loop {
-        let mut records = (seq + 1..=seq + 7).map(|seq| sealer.seal(A, last.epoch.0 + 1, seq)).collect();
+        let mut records =
+            (seq + 1..=seq + 7).map(|seq| sealer.seal(A, last.epoch.0 + 1, seq)).collect();
         writer.append(&mut records, false);
         seq += 7;
         while let Ok(Acknowledgement::Accepted(_, accepted)) = acknowledgements.try_recv() {
@@ -49,7 +50,8 @@ fn accepted_records_survive_sigkill() {
             .spawn()
             .unwrap();
         let lines = BufReader::new(writing.stdout.take().unwrap()).lines();
-        let accepted = lines.filter_map(|line| line.unwrap().strip_prefix("accepted ")?.parse().ok());
+        let accepted =
+            lines.filter_map(|line| line.unwrap().strip_prefix("accepted ")?.parse().ok());
         told = accepted.take(kill * 20).max().unwrap_or(told);
         writing.kill().unwrap();
         writing.wait().unwrap();
@@ -167,9 +169,10 @@ fn damage_in_the_middle_of_the_log_is_refused_and_placed() {
     let folder = written(40);
     let log = file(folder.path(), ".log");
     let mut bytes = std::fs::read(&log).unwrap();
-    let place = bytes.windows(14).position(|text| text == b"{\"number\":17}\x00").or_else(|| {
-        bytes.windows(13).position(|text| text == b"{\"number\":17}")
-    });
+    let place = bytes
+        .windows(14)
+        .position(|text| text == b"{\"number\":17}\x00")
+        .or_else(|| bytes.windows(13).position(|text| text == b"{\"number\":17}"));
     bytes[place.unwrap()] ^= 1;
     std::fs::write(&log, &bytes).unwrap();
     let before = bytes;
@@ -221,6 +224,9 @@ fn a_newer_format_is_refused() {
         db.put(b"journal-format", b"2").unwrap();
     }
     let error = refusal(folder.path());
-    assert!(matches!(&error, JournalError::Newer { found, known: 1, .. } if found == "2"), "{error}");
+    assert!(
+        matches!(&error, JournalError::Newer { found, known: 1, .. } if found == "2"),
+        "{error}"
+    );
     assert!(error.to_string().contains("upgrade"), "{error}");
 }

@@ -36,7 +36,12 @@ pub(crate) fn objects() -> Vec<NetworkEvent> {
         destinations: vec!["0.0.0.0/0".parse().expect("a range")],
         protocols: vec![Protocol::TCP, Protocol::UDP, Protocol::ICMP, Protocol(47)],
     };
-    let mut chain = requirement(3, "chain", Match::Endpoint(EndpointId(3)), vec![maglev.clone(), pool(20_000, 20_063, false)]);
+    let mut chain = requirement(
+        3,
+        "chain",
+        Match::Endpoint(EndpointId(3)),
+        vec![maglev.clone(), pool(20_000, 20_063, false)],
+    );
     chain.dscp = Some(46);
     chain.mss_max = Some(1400);
     let mut out = requirement(5, "out", private, vec![pool(30_000, 30_063, true)]);
@@ -48,17 +53,37 @@ pub(crate) fn objects() -> Vec<NetworkEvent> {
             id: TargetSetId(1),
             name: "web".into(),
             network: NetworkId(2),
-            targets: vec![target(1, "10.2.0.11", 8080), target(2, "10.2.0.12", 8080), target(3, "10.2.0.13", 0), target(4, "fd00:2::11", 8080)],
+            targets: vec![
+                target(1, "10.2.0.11", 8080),
+                target(2, "10.2.0.12", 8080),
+                target(3, "10.2.0.13", 0),
+                target(4, "fd00:2::11", 8080),
+            ],
             generation: FIRST,
         }),
         endpoint(1, "web", &["10.90.0.80", "fd00:90::80"], vec![tcp, icmp]),
         endpoint(2, "least", &["10.90.0.81"], vec![tcp]),
         endpoint(3, "chain", &["10.90.0.82"], vec![tcp, port(Protocol::UDP, 53), icmp]),
         endpoint(4, "feed", &["10.90.0.83"], vec![port(Protocol::UDP, 5000)]),
-        NetworkEvent::RequirementDefined(requirement(1, "web", Match::Endpoint(EndpointId(1)), vec![maglev])),
-        NetworkEvent::RequirementDefined(requirement(2, "least", Match::Endpoint(EndpointId(2)), vec![least])),
+        NetworkEvent::RequirementDefined(requirement(
+            1,
+            "web",
+            Match::Endpoint(EndpointId(1)),
+            vec![maglev],
+        )),
+        NetworkEvent::RequirementDefined(requirement(
+            2,
+            "least",
+            Match::Endpoint(EndpointId(2)),
+            vec![least],
+        )),
         NetworkEvent::RequirementDefined(chain),
-        NetworkEvent::RequirementDefined(requirement(4, "feed", Match::Endpoint(EndpointId(4)), vec![copies])),
+        NetworkEvent::RequirementDefined(requirement(
+            4,
+            "feed",
+            Match::Endpoint(EndpointId(4)),
+            vec![copies],
+        )),
         NetworkEvent::RequirementDefined(out),
     ]
 }

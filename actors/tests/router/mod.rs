@@ -219,8 +219,13 @@ impl World {
             _ => tcp_flag::ACK,
         };
         for key in [Some(directive.flow), directive.reverse].into_iter().flatten() {
-            let report =
-                ActivityReport { key, packets: 1, bytes: 40, tcp_flags: flags, last_seen: self.now };
+            let report = ActivityReport {
+                key,
+                packets: 1,
+                bytes: 40,
+                tcp_flags: flags,
+                last_seen: self.now,
+            };
             let to = self.hash.slot(&key);
             self.send(Message::Slot(to, flow::Command::Report(report)));
         }
@@ -379,7 +384,12 @@ fn how_long_an_opening_takes() {
     let mut world = World::new(1, none);
     let keys: Vec<FlowKey> = (0..50_000u32)
         .map(|at| {
-            let text = format!("1/tcp/10.0.{}.{}:{}>10.90.0.80:80", at / 200 % 250, at % 200, 1024 + at % 60_000);
+            let text = format!(
+                "1/tcp/10.0.{}.{}:{}>10.90.0.80:80",
+                at / 200 % 250,
+                at % 200,
+                1024 + at % 60_000
+            );
             text.parse().expect("a key")
         })
         .collect();

@@ -6,7 +6,7 @@ use crate::packet::{Packet, array_at};
 use crate::report::Slot;
 use crate::rewrite::{self, CannotApply};
 use bytemuck::Pod;
-use penstock_event_schema::directive::{Directive, Direction, FastForm4, FastForm6, NotFast};
+use penstock_event_schema::directive::{Direction, Directive, FastForm4, FastForm6, NotFast};
 use penstock_event_schema::flow::{FlowKey, Protocol};
 use std::net::{IpAddr, SocketAddr};
 
@@ -313,7 +313,8 @@ macro_rules! form {
             }
 
             fn translated(&self) -> (SocketAddr, SocketAddr) {
-                let end = |address: IpAddr, port| SocketAddr::new(address, u16::from_be_bytes(port));
+                let end =
+                    |address: IpAddr, port| SocketAddr::new(address, u16::from_be_bytes(port));
                 (
                     end(self.new_source.into(), self.new_source_port),
                     end(self.new_destination.into(), self.new_destination_port),

@@ -1,10 +1,13 @@
 //! Memory of the tables: anonymous pages, huge ones where the kernel gives them, all zero.
+//!
+//! All of it is taken at the start: a page that is first touched by a packet is an allocation in
+//! the packet path, and zeroing a huge one takes a millisecond.
 
 use bytemuck::Pod;
 use memmap2::{Advice, MmapMut, MmapOptions};
 use std::marker::PhantomData;
 
-/// A fixed number of `T`, zeroed at the start. Pages are taken from the system when first touched.
+/// A fixed number of `T`, zeroed at the start.
 pub(super) struct Pages<T> {
     map: MmapMut,
     count: usize,
@@ -23,6 +26,8 @@ impl<T: Pod> Pages<T> {
         let map = map.expect("the machine holds a cache of the configured size");
         // Without huge pages the table is as right and only slower.
         let _ = map.advise(Advice::HugePage);
+        // Without it (Linux before 5.14, or memory is short) pages come when they are touched.
+        let _ = map.advise(Advice::PopulateWrite);
         Pages { map, count, element: PhantomData }
     }
 

@@ -199,7 +199,8 @@ impl<F: Form> Table<F> {
     #[inline]
     pub fn find(&self, key: &F::Key, hash: u64) -> Option<u32> {
         let place = self.place(hash);
-        self.find_in(place.first, place.tag, key).or_else(|| self.find_in(place.second, place.tag, key))
+        self.find_in(place.first, place.tag, key)
+            .or_else(|| self.find_in(place.second, place.tag, key))
     }
 
     #[inline(always)]

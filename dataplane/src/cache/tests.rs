@@ -22,7 +22,10 @@ fn flow(version: u8, n: u32) -> FlowKey {
     let [a, b, c, d] = n.to_be_bytes();
     let (source, destination): (IpAddr, IpAddr) = match version {
         4 => ([10, a, b, c].into(), [10, 1, 0, 1].into()),
-        _ => ([0xfd00, 0, 0, 0, 0, u16::from(a), u16::from(b), u16::from(c)].into(), [0xfd01, 0, 0, 0, 0, 0, 0, 1].into()),
+        _ => (
+            [0xfd00, 0, 0, 0, 0, u16::from(a), u16::from(b), u16::from(c)].into(),
+            [0xfd01, 0, 0, 0, 0, 0, 0, 1].into(),
+        ),
     };
     FlowKey {
         network: NetworkId(n % 3),
@@ -51,7 +54,12 @@ fn find<F: Form>(table: &Table<F>, flow: &FlowKey, seed: &Seed) -> Option<u32> {
 
 /// Random insertions, removals and lookups, against a map. `keys` above the table's slots force
 /// evictions: then what is evicted must be the oldest of its two buckets, and all else stays.
-fn check_random<F: Form + PartialEq + std::fmt::Debug>(version: u8, seed: u64, room: usize, keys: u64) {
+fn check_random<F: Form + PartialEq + std::fmt::Debug>(
+    version: u8,
+    seed: u64,
+    room: usize,
+    keys: u64,
+) {
     let mut draw = Draw(seed * 1_000_000);
     let hashes = Seed::from_word(seed);
     let mut table: Table<F> = Table::new(room);
@@ -62,8 +70,13 @@ fn check_random<F: Form + PartialEq + std::fmt::Debug>(version: u8, seed: u64, r
         match draw.below(10) {
             0..=5 => {
                 let hash = F::Key::from_flow(&key).expect("a key").hash(&hashes);
-                let inserted = table.insert(form(&key, step), hash, |f| Some(u32::MAX - f.state().last_seen)).expect("a place");
-                assert_eq!(model.contains_key(&key), inserted.replaced.is_some() && !inserted.evicted);
+                let inserted = table
+                    .insert(form(&key, step), hash, |f| Some(u32::MAX - f.state().last_seen))
+                    .expect("a place");
+                assert_eq!(
+                    model.contains_key(&key),
+                    inserted.replaced.is_some() && !inserted.evicted
+                );
                 if let (Some(old), true) = (inserted.replaced, inserted.evicted) {
                     evictions += 1;
                     assert_eq!(model.remove(&old.flow()), Some(old.state().last_seen));
@@ -117,7 +130,9 @@ fn the_oldest_of_both_buckets_is_evicted() {
             let refused = table.insert(form(&key, n + 1), hash, |_| None);
             assert!(refused.is_none(), "nothing may give way");
         }
-        let inserted = table.insert(form(&key, n + 1), hash, |f| Some(u32::MAX - f.state().last_seen)).expect("a place");
+        let inserted = table
+            .insert(form(&key, n + 1), hash, |f| Some(u32::MAX - f.state().last_seen))
+            .expect("a place");
         if inserted.evicted {
             let gone = inserted.replaced.expect("an eviction has a victim").last_seen;
             assert_eq!(Some(&gone), ages.iter().min());

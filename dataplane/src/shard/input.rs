@@ -98,9 +98,8 @@ impl Shard {
         listed.extend(valid.take(room).map(|form| {
             let state = form.state();
             let (source, destination) = form.translated();
-            let side = (state.flags & flag::SIDE_TABLE != 0)
-                .then(|| self.side.get(state.side))
-                .flatten();
+            let side =
+                (state.flags & flag::SIDE_TABLE != 0).then(|| self.side.get(state.side)).flatten();
             CachedDirective {
                 key: form.flow(),
                 direction: match state.flags & flag::REVERSE {

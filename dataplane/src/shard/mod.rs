@@ -198,7 +198,12 @@ impl Shard {
 
     /// Gives a frame back and counts why.
     #[cold]
-    pub(crate) fn discard<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, frame: Frame, reason: DropReason) {
+    pub(crate) fn discard<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        reason: DropReason,
+    ) {
         self.counters.count_drop(reason);
         turn.memory.release(frame);
     }

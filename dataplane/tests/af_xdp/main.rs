@@ -1,4 +1,6 @@
 //! The AF_XDP side on real kernels: namespaces and veths of the test's own, packets of real sockets.
+
+#![allow(clippy::disallowed_methods, reason = "waits for real kernels")]
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod lab;

@@ -135,10 +135,9 @@ impl Bed {
         bed.step(port(1, 1_500, true));
         bed.step(networks(&[(1, 0), (2, 1)]));
         bed.step(routes(&ROUTES));
-        for (at, known) in [
-            (0, ["10.0.0.5", "10.0.0.6", "fd00:1::5"]),
-            (1, ["10.2.0.9", "10.2.0.8", "fd00:2::9"]),
-        ] {
+        for (at, known) in
+            [(0, ["10.0.0.5", "10.0.0.6", "fd00:1::5"]), (1, ["10.2.0.9", "10.2.0.8", "fd00:2::9"])]
+        {
             for (n, of) in known.into_iter().enumerate() {
                 bed.step(neighbour(at, of, Some(at * 16 + n as u8)));
             }
@@ -207,9 +206,13 @@ impl Bed {
         let (name, label) = named.split_once('/').map_or((named, None), |(n, l)| (n, Some(l)));
         let list = self.shard.counters().list();
         let known = list.iter().any(|c| c.name == name);
-        assert!(known || ["received", "transmitted"].contains(&name), "no counter is called {name}");
+        assert!(
+            known || ["received", "transmitted"].contains(&name),
+            "no counter is called {name}"
+        );
         let same = list.iter().filter(|c| {
-            c.name == name && (label.is_none() || c.label.as_ref().map(|(_, l)| l.as_ref()) == label)
+            c.name == name
+                && (label.is_none() || c.label.as_ref().map(|(_, l)| l.as_ref()) == label)
         });
         same.map(|c| c.value).sum()
     }

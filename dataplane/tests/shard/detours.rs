@@ -51,10 +51,7 @@ fn a_used_up_ttl_is_answered_from_the_ports_own_address() {
     check_with(
         both(),
         "ipv6",
-        [
-            one(0, datagram6().ttl(1).frame()),
-            install(UDP6, directive(UDP6, UDP6_BACK, &[])),
-        ],
+        [one(0, datagram6().ttl(1).frame()), install(UDP6, directive(UDP6, UDP6_BACK, &[]))],
         &[
             "ask 1/udp/[fd00:1::5]:4000>[fd00:99::1]:53 new",
             "0: error 3.0 fd00:1::1>fd00:1::5 ttl 64 about [fd00:1::5]:4000>[fd00:99::1]:53",
@@ -153,7 +150,10 @@ fn errors_go_to_whom_they_concern() {
     );
     after_opening(
         "about what the target sent",
-        vec![one(0, ip("10.0.0.5", "10.1.0.1").error(3, 4, [0, 0, 5, 0], &answered.packet()).frame())],
+        vec![one(
+            0,
+            ip("10.0.0.5", "10.1.0.1").error(3, 4, [0, 0, 5, 0], &answered.packet()).frame(),
+        )],
         &["1: error 3.4 10.2.0.100>10.2.0.9 ttl 63 about 10.2.0.9:8080>10.2.0.100:20000 to 16"],
         "hits=2",
     );
@@ -257,17 +257,38 @@ fn neighbours_are_asked_for_once_and_waited_for() {
     let row = |name: &str, then: Vec<Step>, expected: &[&str], counters: &str| {
         let steps = [packet(), flow_to("50"), packet()].into_iter().chain(then);
         let config = ShardConfig { neighbour_frames_max: 3, report_ms: 60_000, ..both() };
-        check_with(config, name, steps, &[&[ask, "resolve 1 10.2.0.50"], expected].concat(), counters);
+        check_with(
+            config,
+            name,
+            steps,
+            &[&[ask, "resolve 1 10.2.0.50"], expected].concat(),
+            counters,
+        );
     };
-    row("it comes", vec![neighbour(1, "10.2.0.50", Some(3)), packet()], &[sent, sent, sent], "hits=3");
-    row("there is none", vec![neighbour(1, "10.2.0.50", None)], &[], "dropped/neighbour_unreachable=2");
+    row(
+        "it comes",
+        vec![neighbour(1, "10.2.0.50", Some(3)), packet()],
+        &[sent, sent, sent],
+        "hits=3",
+    );
+    row(
+        "there is none",
+        vec![neighbour(1, "10.2.0.50", None)],
+        &[],
+        "dropped/neighbour_unreachable=2",
+    );
     row(
         "it does not answer, and is asked for again by the next packet",
         vec![Pass(1_000), packet()],
         &["resolve 1 10.2.0.50"],
         "dropped/neighbour_timeout=2 parked_now=1",
     );
-    row("frames are bounded", vec![packet(), packet()], &[], "dropped/neighbour_full=1 parked_now=3");
+    row(
+        "frames are bounded",
+        vec![packet(), packet()],
+        &[],
+        "dropped/neighbour_full=1 parked_now=3",
+    );
     row(
         "it moves",
         vec![neighbour(1, "10.2.0.50", Some(4)), neighbour(1, "10.2.0.50", Some(3)), packet()],
@@ -327,7 +348,12 @@ fn addresses_of_ours_are_answered_for() {
         let head = [0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 5, 0, 0, 0, 0, 0, 0];
         one(0, ethernet([255; 6], [2, 0, 0, 0, 0, 1], 0x0806, &[&head[..], &target].concat()))
     };
-    check("arp", [arp([10, 1, 0, 1])], &["0: arp Reply 10.1.0.1 to 10.0.0.5"], "arp_answers=1 dropped=0");
+    check(
+        "arp",
+        [arp([10, 1, 0, 1])],
+        &["0: arp Reply 10.1.0.1 to 10.0.0.5"],
+        "arp_answers=1 dropped=0",
+    );
     check("another's", [arp([10, 0, 0, 9])], &[], "arp_answers=0 dropped/not_asked=1");
     check("another port's", [arp([10, 2, 0, 100])], &[], "arp_answers=0 dropped/not_asked=1");
     let solicitation = |target: &str| {

@@ -1,6 +1,8 @@
 //! Packets that find their directive.
 
-use crate::bed::{In, Pass, Tell, check, check_with, config, directive, install, invalidate, one};
+use crate::bed::{
+    Bed, In, Pass, Tell, check, check_with, config, directive, install, invalidate, one,
+};
 use crate::frames::{ACK, FIN, Ip, SYN, ip};
 use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardInput};
 use penstock_event_schema::directive::Op;
@@ -110,7 +112,10 @@ fn replication_sends_a_copy_to_each() {
         "three copies",
         [
             one(0, datagram().frame()),
-            install(flow, directive(flow, "", &[to(&["10.2.0.9:5000", "10.2.0.8:5001", "10.3.0.1:5"])])),
+            install(
+                flow,
+                directive(flow, "", &[to(&["10.2.0.9:5000", "10.2.0.8:5001", "10.3.0.1:5"])]),
+            ),
             one(0, datagram().fragment(0..40)),
             one(0, datagram().fragment(40..72)),
             Pass(300),
@@ -134,7 +139,10 @@ fn replication_sends_a_copy_to_each() {
         "a copy without a route or of the other IP version is dropped alone",
         [
             one(0, datagram().frame()),
-            install(flow, directive(flow, "", &[to(&["10.9.9.9:1", "[fd00:2::9]:1", "10.2.0.9:5"])])),
+            install(
+                flow,
+                directive(flow, "", &[to(&["10.9.9.9:1", "[fd00:2::9]:1", "10.2.0.9:5"])]),
+            ),
         ],
         &[
             "ask 1/udp/10.0.0.5:4000>10.1.0.1:5000 new",
@@ -172,6 +180,35 @@ fn replication_sends_a_copy_to_each() {
 }
 
 #[test]
+fn copies_that_cannot_be_made_are_counted() {
+    let flow = "1/udp/10.0.0.5:4000>10.1.0.1:5000";
+    let ends = ["10.2.0.9:5000", "10.2.0.8:5001", "10.2.0.9:1"];
+    let copies = || Op::Replicate(ends.map(|end| end.parse().expect("an end")).to_vec());
+    let datagram = || ip("10.0.0.5", "10.1.0.1").udp(4_000, 5_000).frame();
+    let about = ip("10.1.0.1", "10.0.0.5").udp(5_000, 4_000).packet();
+    check(
+        "an error about what only goes one way",
+        [
+            one(0, datagram()),
+            install(flow, directive(flow, "", &[Op::Replicate(vec![])])),
+            one(0, ip("10.0.0.5", "10.1.0.1").error(3, 3, [0; 4], &about).frame()),
+        ],
+        &["ask 1/udp/10.0.0.5:4000>10.1.0.1:5000 new"],
+        "dropped/cannot_apply=2",
+    );
+    let mut bed = Bed::new(config());
+    bed.step(one(0, datagram()));
+    bed.step(install(flow, directive(flow, "", &[copies()])));
+    let other = |n: usize| ip("10.0.0.6", "10.1.0.1").udp(n as u16 + 1, 9).frame();
+    bed.step(In(0, (0..bed.nic.free_chunks() - 1).map(other).collect()));
+    bed.seen.clear();
+    bed.step(one(0, datagram()));
+    assert_eq!(bed.seen, ["1: udp 10.0.0.5:4000>10.2.0.9:1 ttl 63 to 16"]);
+    assert_eq!(bed.counter("dropped/no_memory"), 2);
+    bed.check_chunks();
+}
+
+#[test]
 fn several_requirements_share_a_cache_and_go_alone() {
     let (nat, nat_back) = ("1/udp/10.0.0.6:9>10.3.0.1:53", "2/udp/10.3.0.1:53>10.2.0.100:1024");
     let mut other = directive(nat, nat_back, &[]);
@@ -203,15 +240,28 @@ fn several_requirements_share_a_cache_and_go_alone() {
         "1: tcp A 10.2.0.100:20000>10.2.0.9:8080 ttl 63 to 16",
         "1: udp 10.2.0.100:1024>10.3.0.1:53 ttl 63 to 16",
     );
-    let (ask_first, ask_second) = (
-        "ask 1/tcp/10.0.0.5:40000>10.1.0.1:80 known",
-        "ask 1/udp/10.0.0.6:9>10.3.0.1:53 new",
-    );
+    let (ask_first, ask_second) =
+        ("ask 1/tcp/10.0.0.5:40000>10.1.0.1:80 known", "ask 1/udp/10.0.0.6:9>10.3.0.1:53 new");
     let report = "report 1/tcp/10.0.0.5:40000>10.1.0.1:80 1 40 2";
     row("nothing", Invalidation::Keys(vec![]), &[first, second], "outdated=0");
-    row("a key", Invalidation::Keys(vec![crate::bed::key(FLOW)]), &[report, ask_first, second], "entries/ipv4=1");
-    row("a requirement", Invalidation::Requirement(RequirementId(7)), &[ask_first, second], "outdated=1");
-    row("the other", Invalidation::Requirement(RequirementId(8)), &[first, ask_second], "outdated=1");
+    row(
+        "a key",
+        Invalidation::Keys(vec![crate::bed::key(FLOW)]),
+        &[report, ask_first, second],
+        "entries/ipv4=1",
+    );
+    row(
+        "a requirement",
+        Invalidation::Requirement(RequirementId(7)),
+        &[ask_first, second],
+        "outdated=1",
+    );
+    row(
+        "the other",
+        Invalidation::Requirement(RequirementId(8)),
+        &[first, ask_second],
+        "outdated=1",
+    );
     row("a network", Invalidation::Network(NetworkId(2)), &[ask_first, ask_second], "outdated=2");
     row("a network without", Invalidation::Network(NetworkId(3)), &[first, second], "outdated=0");
     row("what is unmatched", Invalidation::Unmatched, &[first, second], "outdated=0");

@@ -1,8 +1,8 @@
 //! Packets without a directive, and refused frames: a row per reason.
 
 use crate::bed::{
-    Bed, In, Pass, Step, check, check_with, config, directive, install, invalidate, networks,
-    one, refuse,
+    Bed, In, Pass, Step, check, check_with, config, directive, install, invalidate, networks, one,
+    refuse,
 };
 use crate::forwarding::{FLOW, REVERSE, reply, request};
 use crate::frames::{ACK, FIN, RST, SYN, ethernet, ip};
@@ -141,7 +141,12 @@ fn negative_entries_answer_for_a_while() {
     let row = |name: &str, then: Vec<Step>, expected: &[&str], counters: &str| {
         check(name, refused().into_iter().chain(then), expected, counters);
     };
-    row("within the second", vec![], &[ASK], "negative_hits=2 dropped/negative=2 dropped/refused=1");
+    row(
+        "within the second",
+        vec![],
+        &[ASK],
+        "negative_hits=2 dropped/negative=2 dropped/refused=1",
+    );
     row("after it", vec![Pass(502), again()], &[ASK, ASK], "negative_hits=2 requests=2");
     row(
         "a requirement has come",
@@ -184,6 +189,30 @@ fn answers_from_before_a_change_are_asked_again() {
 }
 
 #[test]
+fn a_syn_of_a_cached_flow_asks_since_the_connection_may_be_another() {
+    let elsewhere = directive(FLOW, "2/tcp/10.2.0.8:8080>10.2.0.100:20001", &[]);
+    check(
+        "the tracker may know better",
+        [
+            one(0, request(SYN).frame()),
+            install(FLOW, directive(FLOW, REVERSE, &[])),
+            one(0, request(SYN).frame()),
+            install(FLOW, elsewhere),
+            one(0, request(ACK).frame()),
+        ],
+        &[
+            ASK,
+            "1: tcp S 10.2.0.100:20000>10.2.0.9:8080 ttl 63 to 16",
+            ASK,
+            "1: tcp S 10.2.0.100:20001>10.2.0.8:8080 ttl 63 to 17",
+            "report 1/tcp/10.0.0.5:40000>10.1.0.1:80 1 40 2",
+            "1: tcp A 10.2.0.100:20001>10.2.0.8:8080 ttl 63 to 17",
+        ],
+        "requests=2 installed=2 entries/ipv4=1 evictions=0",
+    );
+}
+
+#[test]
 fn sources_have_a_budget_of_questions() {
     let limited = || ShardConfig { source_burst_max: 2, source_per_second_max: 1, ..config() };
     let udp = |from: &str, port: u16| ip(from, "10.1.0.1").udp(port, 9).frame();
@@ -215,7 +244,11 @@ fn sources_have_a_budget_of_questions() {
         bed.step(one(0, udp("10.0.0.5", port)));
         bed.step(answer(port));
     }
-    assert_eq!((bed.counter("requests"), bed.counter("dropped")), (99, 0), "real flows pay nothing");
+    assert_eq!(
+        (bed.counter("requests"), bed.counter("dropped")),
+        (99, 0),
+        "real flows pay nothing"
+    );
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn a_flow_of_many_packets_is_asked_for_once_and_sends_nothing_but_reports() {
         for line in &bed.seen {
             if let Some(report) = line.strip_prefix("report 1/tcp/10.0.0.5:40000>10.1.0.1:80 ") {
                 reports += 1;
-                reported += report.split(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("n");
+                reported +=
+                    report.split(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("n");
             } else {
                 assert_eq!(line, SENT);
                 sent += 1;

@@ -3,7 +3,7 @@
 //!
 //! Addresses and ports are in network byte order, so that they compare and copy without work.
 
-use super::{Directive, Direction, Op};
+use super::{Direction, Directive, Op};
 use crate::flow::FlowKey;
 use bytemuck::{Pod, Zeroable};
 use std::net::IpAddr;

@@ -117,18 +117,24 @@ impl Directive {
         if destination != reverse.destination_end() {
             ops.push(Op::SetDestination(destination));
         }
-        ops.extend(self.ops.iter().filter(|op| {
-            matches!(op, Op::SetDscp(_) | Op::DecrementTtl | Op::ClampMss(_))
-        }).cloned());
+        ops.extend(
+            self.ops
+                .iter()
+                .filter(|op| matches!(op, Op::SetDscp(_) | Op::DecrementTtl | Op::ClampMss(_)))
+                .cloned(),
+        );
         ops
     }
 
     /// The copies of a replicating directive; empty otherwise.
     pub fn copies(&self) -> &[SocketAddr] {
-        self.ops.iter().find_map(|op| match op {
-            Op::Replicate(copies) => Some(copies.as_slice()),
-            _ => None,
-        }).unwrap_or_default()
+        self.ops
+            .iter()
+            .find_map(|op| match op {
+                Op::Replicate(copies) => Some(copies.as_slice()),
+                _ => None,
+            })
+            .unwrap_or_default()
     }
 
     /// Whether addresses of both directions are IPv4.

@@ -199,7 +199,12 @@ impl Client {
     ///
     /// # Errors
     /// The packet, or a byte in it, is none that the other end sent to this flow.
-    pub fn handle(&mut self, packet: Packet, now: Time, out: &mut Vec<Outgoing>) -> Result<(), String> {
+    pub fn handle(
+        &mut self,
+        packet: Packet,
+        now: Time,
+        out: &mut Vec<Outgoing>,
+    ) -> Result<(), String> {
         let Some(packet) = self.assembly.take(packet).map_err(|wrong| wrong.to_string())? else {
             return Ok(());
         };
@@ -209,10 +214,14 @@ impl Client {
         }
         let ends = (packet.protocol(), packet.destination, packet.source);
         let Some(tag) = self.ends.get(&ends).copied() else {
-            return Err(format!("no flow of this client: {} > {}", packet.source, packet.destination));
+            return Err(format!(
+                "no flow of this client: {} > {}",
+                packet.source, packet.destination
+            ));
         };
         // What comes late for an earlier flow between the same ends is of no interest.
-        let earlier = packet.tag().filter(|other| *other != tag).and_then(|other| self.flows.get(&other));
+        let earlier =
+            packet.tag().filter(|other| *other != tag).and_then(|other| self.flows.get(&other));
         if earlier.is_some_and(|flow| (flow.plan.local, flow.plan.remote) == (ends.1, ends.2)) {
             return Ok(());
         }
@@ -287,7 +296,10 @@ impl Flow {
         match (&mut self.state, packet.body) {
             (State::Tcp(connection), Body::Tcp(segment)) => {
                 if foreign {
-                    return Err(format!("a segment of flow {} came to flow {}", segment.tag, self.plan.tag));
+                    return Err(format!(
+                        "a segment of flow {} came to flow {}",
+                        segment.tag, self.plan.tag
+                    ));
                 }
                 let mut segments = Vec::new();
                 connection.handle(&segment, now, &mut segments)?;
@@ -300,13 +312,15 @@ impl Flow {
                 let (Work::Udp(exchange) | Work::Echo(exchange)) = self.plan.work else {
                     return Err("an answer to an announcement".into());
                 };
-                let number = payload.get(4..8).map(|b| u32::from_be_bytes(b.try_into().expect("four")));
+                let number =
+                    payload.get(4..8).map(|b| u32::from_be_bytes(b.try_into().expect("four")));
                 let number = number.filter(|number| *number < *sent && !foreign);
                 let Some(number) = number else {
                     return Err(format!("an answer that nobody asked for: {payload:02x?}"));
                 };
                 let asked = request_payload(&self.plan, number);
-                let expected = if let Work::Echo(_) = self.plan.work { asked } else { answer(&asked) };
+                let expected =
+                    if let Work::Echo(_) = self.plan.work { asked } else { answer(&asked) };
                 if payload != expected {
                     return Err(format!("answer {number} has other bytes than were sent"));
                 }

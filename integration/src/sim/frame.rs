@@ -221,7 +221,8 @@ impl Packet {
             }
             Body::Fragment { bytes, .. } => return bytes.clone(),
         };
-        let pseudo = pseudo_header(self.source.ip(), self.destination.ip(), self.protocol(), bytes.len());
+        let pseudo =
+            pseudo_header(self.source.ip(), self.destination.ip(), self.protocol(), bytes.len());
         let value = match checksum {
             Checksum::None => 0,
             Checksum::Partial => fold(sum(&pseudo)),
@@ -245,7 +246,7 @@ impl Packet {
                 header[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
                 header[4..6].copy_from_slice(&(part.identification as u16).to_be_bytes());
                 let more = if part.more { 0x2000 } else { 0 };
-                header[6..8].copy_from_slice(&(part.offset / 8 | more).to_be_bytes());
+                header[6..8].copy_from_slice(&((part.offset / 8) | more).to_be_bytes());
                 header[8..10].copy_from_slice(&[self.ttl, protocol]);
                 header[12..16].copy_from_slice(&source.octets());
                 header[16..20].copy_from_slice(&destination.octets());
@@ -406,7 +407,8 @@ fn read4(bytes: &[u8]) -> Result<Outer<'_>, Wrong> {
         return Err(Wrong::Field("the version in an IPv4 frame", u64::from(header[0] >> 4)));
     }
     let length = usize::from(header[0] & 15) * 4;
-    let whole = bytes.get(..length).filter(|_| length >= 20).ok_or(Wrong::Short("the IPv4 header"))?;
+    let whole =
+        bytes.get(..length).filter(|_| length >= 20).ok_or(Wrong::Short("the IPv4 header"))?;
     if fold(sum(whole)) != 0xffff {
         return Err(Wrong::Checksum("IPv4 header"));
     }
@@ -533,7 +535,8 @@ fn read_options(mut options: &[u8], segment: &mut Segment) -> Result<(), Wrong> 
             [] | [0, ..] => return Ok(()),
             [1, rest @ ..] => options = rest,
             [kind, length, ..] if *length >= 2 => {
-                let option = options.get(2..usize::from(*length)).ok_or(Wrong::Short("a TCP option"))?;
+                let option =
+                    options.get(2..usize::from(*length)).ok_or(Wrong::Short("a TCP option"))?;
                 match (kind, option.len()) {
                     (2, 2) => segment.mss = Some(word(option, 0)),
                     (8, 8) => segment.tag = double(option, 0),
@@ -567,14 +570,21 @@ mod tests {
         let mss = Some(1460);
         vec![
             Body::Tcp(Segment { flags: flag::SYN, sequence: 7, tag: 9, mss, ..Segment::default() }),
-            Body::Tcp(Segment { flags: flag::ACK, tag: 9, payload: payload.clone(), ..Segment::default() }),
+            Body::Tcp(Segment {
+                flags: flag::ACK,
+                tag: 9,
+                payload: payload.clone(),
+                ..Segment::default()
+            }),
             Body::Udp(payload.clone()),
         ]
     }
 
     #[test]
     fn what_is_built_reads_back_and_every_flipped_bit_behind_ethernet_is_found() {
-        for (source, destination) in [("10.0.0.1:9", "10.0.0.2:80"), ("[fd00::1]:9", "[fd00::2]:80")] {
+        for (source, destination) in
+            [("10.0.0.1:9", "10.0.0.2:80"), ("[fd00::1]:9", "[fd00::2]:80")]
+        {
             for body in bodies() {
                 let packet = packet(source, destination, body);
                 let frame = packet.build(Checksum::Full);
@@ -618,7 +628,9 @@ mod tests {
 
     #[test]
     fn fragments_make_the_whole_again() {
-        for (source, destination) in [("10.0.0.1:9", "10.0.0.2:80"), ("[fd00::1]:9", "[fd00::2]:80")] {
+        for (source, destination) in
+            [("10.0.0.1:9", "10.0.0.2:80"), ("[fd00::1]:9", "[fd00::2]:80")]
+        {
             let packet = packet(source, destination, Body::Udp(vec![7; 100]));
             let mut whole = Vec::new();
             let frames = packet.fragments(5, 48);
@@ -642,7 +654,8 @@ mod tests {
     #[test]
     fn the_checksum_is_the_internets() {
         let header = [
-            0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7,
+            0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0,
+            0xc7,
         ];
         assert_eq!(!fold(sum(&header)), 0xb861);
     }

@@ -43,7 +43,8 @@ pub fn run(seed: u64, printed: bool) -> Outcome {
     let setup = draw_setup(seed, &mut random);
     let faults = Faults::draw(&mut random);
     let fragments = random.pick(&[0, 0, 256]);
-    let server_style = Style { partial: random.happens(300), fragment_bytes: fragments, ..Style::default() };
+    let server_style =
+        Style { partial: random.happens(300), fragment_bytes: fragments, ..Style::default() };
     let mut world = World::new(setup.clone(), faults, server_style, printed);
     let flows = random.pick(&[5, 20, 60]);
     let mut used = BTreeSet::new();
@@ -84,10 +85,7 @@ fn draw_setup(seed: u64, random: &mut Random) -> NodeSetup {
         mss_max: random.happens(300).then_some(1200),
         ..Site::default()
     };
-    let sizes = ShardSizes {
-        cache_entries_max: random.pick(&[16, 4096]),
-        ..ShardSizes::default()
-    };
+    let sizes = ShardSizes { cache_entries_max: random.pick(&[16, 4096]), ..ShardSizes::default() };
     NodeSetup {
         site,
         slots: random.pick(&[4, 8, 16]),
@@ -113,7 +111,13 @@ fn draw_plan(tag: u32, client: u8, now: Time, random: &mut Random) -> Plan {
         download: random.pick(&[0, 500, 20_000]),
         mss: random.pick(&[200, 1000, 1300]),
         pace_ns: random.pick(&[0, 10_000_000, 100_000_000]),
-        close: random.pick(&[Close::OpenerFirst, Close::OpenerFirst, Close::AcceptorFirst, Close::Reset, Close::Silent]),
+        close: random.pick(&[
+            Close::OpenerFirst,
+            Close::OpenerFirst,
+            Close::AcceptorFirst,
+            Close::Reset,
+            Close::Silent,
+        ]),
         tries_max: 200,
     };
     let (service, work) = match random.range(0, 9) {
@@ -127,7 +131,10 @@ fn draw_plan(tag: u32, client: u8, now: Time, random: &mut Random) -> Plan {
     Plan {
         at: now.plus_ms(random.range(0, TROUBLE_MS - 1_000)),
         tag,
-        local: SocketAddr::new(HostId::Client(client).address(ipv6), 40_000 + random.range(0, 7) as u16),
+        local: SocketAddr::new(
+            HostId::Client(client).address(ipv6),
+            40_000 + random.range(0, 7) as u16,
+        ),
         remote: service.end(protocol, ipv6),
         work,
         style: Style {

@@ -128,7 +128,10 @@ impl Node {
         });
         let slots: Vec<Driver<Slot>> = slots.collect();
         // Numbers of an earlier start were lower, since time goes on.
-        let decision = DecisionSetup { maglev_size: 251, ..DecisionSetup::new(hash.clone(), DirectiveId(now.0)) };
+        let decision = DecisionSetup {
+            maglev_size: 251,
+            ..DecisionSetup::new(hash.clone(), DirectiveId(now.0))
+        };
         let none = driver_setup(setup, Topic::Flow, u16::MAX);
         let decision = Driver::resume(Decision::new(decision), none, Position::default(), now);
         let seed = around.random.bits();
@@ -136,7 +139,9 @@ impl Node {
             networks: networks.expect("records make a state"),
             slots,
             decision,
-            seats: (0..setup.shards).map(|n| Seat::new(n, setup.shards, &setup.sizes, seed)).collect(),
+            seats: (0..setup.shards)
+                .map(|n| Seat::new(n, setup.shards, &setup.sizes, seed))
+                .collect(),
             catalog: Catalog::new(),
             queue: Queue::new(),
             refused: Vec::new(),
@@ -227,7 +232,8 @@ impl Node {
     /// When [`Node::step`] has something to do, the journal aside.
     pub fn next_timeout(&self) -> Option<Time> {
         let drivers = self.slots.iter().filter_map(Driver::next_timeout);
-        let others = [self.networks.next_timeout(), self.decision.next_timeout(), self.queue.next_timeout()];
+        let others =
+            [self.networks.next_timeout(), self.decision.next_timeout(), self.queue.next_timeout()];
         let seats = self.seats.iter().filter_map(Seat::next_timeout);
         drivers.chain(others.into_iter().flatten()).chain(seats).min()
     }
@@ -262,7 +268,9 @@ impl Node {
 
     fn acknowledge(&mut self, acknowledgement: &Acknowledgement, around: &mut Around) {
         match acknowledgement {
-            Acknowledgement::Accepted(at, seq) => self.tell_driver(*at, Safe::Accepted(*seq), around),
+            Acknowledgement::Accepted(at, seq) => {
+                self.tell_driver(*at, Safe::Accepted(*seq), around)
+            }
             Acknowledgement::Durable(at, seq) => self.tell_driver(*at, Safe::Durable(*seq), around),
             // A finding already.
             Acknowledgement::Fenced(..) | Acknowledgement::Failed(_) => {}
@@ -289,7 +297,8 @@ impl Node {
         match message {
             Message::Slot(slot, command) => {
                 around.trace.line(now, format_args!("slot {slot} {command:?}"));
-                self.slots[usize::from(slot.0)].handle(Input::Command { command, reply: None }, now);
+                self.slots[usize::from(slot.0)]
+                    .handle(Input::Command { command, reply: None }, now);
                 self.drain_slot(slot.0, around);
             }
             Message::Decision(command) => {
@@ -355,7 +364,11 @@ impl Node {
                     }
                 }
                 flow::Effect::AskAgain(request) => {
-                    self.send(own, Message::Slot(SlotId(number), flow::Command::Ask(request)), around);
+                    self.send(
+                        own,
+                        Message::Slot(SlotId(number), flow::Command::Ask(request)),
+                        around,
+                    );
                 }
                 flow::Effect::Invalidate(keys) => {
                     for shard in 0..self.setup.shards {
@@ -409,7 +422,9 @@ impl Node {
                 }
                 ShardOutput::ResolveNeighbour { port, address } => {
                     // All neighbours are given, so this one does not exist.
-                    around.trace.line(around.now, format_args!("no neighbour {address} at {}", port.0));
+                    around
+                        .trace
+                        .line(around.now, format_args!("no neighbour {address} at {}", port.0));
                 }
                 ShardOutput::Listed(_) => {}
             }

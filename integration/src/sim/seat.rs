@@ -113,7 +113,8 @@ impl Site {
     pub fn shard_inputs(&self) -> Vec<ShardInput> {
         let mut inputs = Vec::new();
         for (port, (name, mac)) in [LEFT, RIGHT].into_iter().zip(PORTS) {
-            let own = if port == LEFT { ["192.168.1.1", "fd00:1::1"] } else { ["10.2.0.1", "fd00:2::1"] };
+            let own =
+                if port == LEFT { ["192.168.1.1", "fd00:1::1"] } else { ["10.2.0.1", "fd00:2::1"] };
             let addresses = own.map(|text| text.parse().expect("an address")).to_vec();
             let state = PortState { name: name.into(), mac, mtu: MTU, addresses, up: true };
             inputs.push(ShardInput::Port(port, state));

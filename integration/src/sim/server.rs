@@ -82,7 +82,12 @@ impl Server {
     ///
     /// # Errors
     /// A byte is not what the client sent.
-    pub fn handle(&mut self, packet: Packet, now: Time, out: &mut Vec<Outgoing>) -> Result<(), String> {
+    pub fn handle(
+        &mut self,
+        packet: Packet,
+        now: Time,
+        out: &mut Vec<Outgoing>,
+    ) -> Result<(), String> {
         let Some(packet) = self.assembly.take(packet).map_err(|wrong| wrong.to_string())? else {
             return Ok(());
         };
@@ -131,7 +136,9 @@ impl Server {
         }
         let mut segments = Vec::new();
         match self.connections.get_mut(&ends) {
-            Some(connection) if segment.flags & flag::RST != 0 || connection.tag() == segment.tag => {
+            Some(connection)
+                if segment.flags & flag::RST != 0 || connection.tag() == segment.tag =>
+            {
                 connection.handle(&segment, now, &mut segments)?;
             }
             _ if segment.flags & flag::RST != 0 => {}
@@ -154,7 +161,11 @@ impl Server {
                 source_mac: self.mac,
                 destination_mac: self.gateway,
                 source: if let Body::Error { .. } = body { portless(source.ip()) } else { source },
-                destination: if let Body::Error { .. } = body { portless(destination.ip()) } else { destination },
+                destination: if let Body::Error { .. } = body {
+                    portless(destination.ip())
+                } else {
+                    destination
+                },
                 ttl: 64,
                 dscp: 0,
                 body,

@@ -210,8 +210,7 @@ impl Site {
 
     /// The requirement of a service, by its name.
     pub fn requirement(&self, name: &str) -> RequirementSpec {
-        let anycast =
-            |policy| TransformSpec::Anycast { target_set: "web".into(), policy };
+        let anycast = |policy| TransformSpec::Anycast { target_set: "web".into(), policy };
         let substitution = |service| TransformSpec::SourceSubstitution {
             egress: "servers".into(),
             pool: vec![pool(service, false), pool(service, true)],

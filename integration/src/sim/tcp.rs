@@ -156,7 +156,8 @@ impl Connection {
         if self.progress != Progress::Running {
             return None;
         }
-        let unacknowledged = self.acknowledged < self.sent_max || (self.opener && self.sent_max == 0);
+        let unacknowledged =
+            self.acknowledged < self.sent_max || (self.opener && self.sent_max == 0);
         let retransmit = unacknowledged.then_some(self.retransmit_at);
         let paced = (self.is_established() && self.may_send_data()).then_some(self.paced_until);
         retransmit.into_iter().chain(paced).min()
@@ -192,7 +193,8 @@ impl Connection {
     }
 
     fn segment(&self, position: u64, flags: u8, payload: Vec<u8>) -> Segment {
-        let acknowledgement = self.remote_initial.map_or(0, |initial| initial.wrapping_add(self.expected as u32));
+        let acknowledgement =
+            self.remote_initial.map_or(0, |initial| initial.wrapping_add(self.expected as u32));
         Segment {
             flags: flags | if self.remote_initial.is_some() { flag::ACK } else { 0 },
             sequence: self.initial.wrapping_add(position as u32),
@@ -282,7 +284,12 @@ impl Connection {
     ///
     /// # Errors
     /// It holds a byte that the other end never sent.
-    pub fn handle(&mut self, segment: &Segment, now: Time, out: &mut Vec<Segment>) -> Result<(), String> {
+    pub fn handle(
+        &mut self,
+        segment: &Segment,
+        now: Time,
+        out: &mut Vec<Segment>,
+    ) -> Result<(), String> {
         if segment.flags & flag::RST != 0 {
             if !self.is_ours(segment) {
                 return Ok(());
@@ -389,9 +396,8 @@ impl Connection {
     }
 
     fn read_header(&self) -> Transfer {
-        let word = |at: usize| {
-            u32::from_be_bytes(self.header[at..at + 4].try_into().expect("four bytes"))
-        };
+        let word =
+            |at: usize| u32::from_be_bytes(self.header[at..at + 4].try_into().expect("four bytes"));
         Transfer {
             upload: word(0),
             download: word(4),
@@ -424,7 +430,8 @@ mod tests {
     fn check(plan: Transfer, lost_permille: u16, opener: Progress, acceptor: Progress) {
         let mut random = Random::new(u64::from(plan.upload));
         let mut now = Time(0);
-        let mut ends = [Connection::open(5, 77, plan, now), Connection::accept(5, u32::MAX - 3, now)];
+        let mut ends =
+            [Connection::open(5, 77, plan, now), Connection::accept(5, u32::MAX - 3, now)];
         for _ in 0..10_000 {
             for side in 0..2 {
                 let mut out = Vec::new();
@@ -433,7 +440,9 @@ mod tests {
                 while !out.is_empty() {
                     let mut answers = Vec::new();
                     for segment in out.drain(..).filter(|_| !random.happens(lost_permille)) {
-                        ends[to].handle(&segment, now, &mut answers).expect("the bytes that were sent");
+                        ends[to]
+                            .handle(&segment, now, &mut answers)
+                            .expect("the bytes that were sent");
                     }
                     out = answers;
                     to = 1 - to;
@@ -449,7 +458,14 @@ mod tests {
     #[test]
     fn all_arrives_whatever_is_lost() {
         use Progress::{Failed, Finished, Running};
-        let plan = |close| Transfer { upload: 5_000, download: 9_000, mss: 700, pace_ns: 10, close, tries_max: 30 };
+        let plan = |close| Transfer {
+            upload: 5_000,
+            download: 9_000,
+            mss: 700,
+            pace_ns: 10,
+            close,
+            tries_max: 30,
+        };
         for lost in [0, 150] {
             check(plan(Close::OpenerFirst), lost, Finished, Finished);
         }
@@ -461,8 +477,14 @@ mod tests {
 
     #[test]
     fn a_wrong_byte_is_noticed() {
-        let plan =
-            Transfer { upload: 1, download: 0, mss: 9, pace_ns: 0, close: Close::Silent, tries_max: 1 };
+        let plan = Transfer {
+            upload: 1,
+            download: 0,
+            mss: 9,
+            pace_ns: 0,
+            close: Close::Silent,
+            tries_max: 1,
+        };
         let mut opener = Connection::open(5, 1, plan, Time(0));
         let mut acceptor = Connection::accept(5, 1, Time(0));
         let (mut there, mut back) = (Vec::new(), Vec::new());

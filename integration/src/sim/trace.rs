@@ -88,7 +88,9 @@ mod tests {
     fn a_trace_tells_runs_apart() {
         let run = [(1, "a"), (2, "b")];
         assert_eq!(hash(&run), hash(&run));
-        for other in [&[(1, "a")][..], &[(1, "a"), (3, "b")], &[(2, "b"), (1, "a")], &[(1, "ab"), (2, "")]] {
+        for other in
+            [&[(1, "a")][..], &[(1, "a"), (3, "b")], &[(2, "b"), (1, "a")], &[(1, "ab"), (2, "")]]
+        {
             assert_ne!(hash(&run), hash(other), "{other:?}");
         }
     }

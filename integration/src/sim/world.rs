@@ -92,15 +92,19 @@ impl World {
         let trace = Trace::new(BEGIN, NEWEST_MAX, printed);
         let packets = PacketCheck::new(CLIENTS);
         let ports = PortCheck::new(setup.site.idle);
-        let mut around = Around::new(BEGIN, random.split(), Faults::default(), trace, packets, ports);
+        let mut around =
+            Around::new(BEGIN, random.split(), Faults::default(), trace, packets, ports);
         let node = Node::start(&setup, &mut around);
         let hosts = setup.site.hosts().into_iter().map(|id| {
             let gateway = PORTS[usize::from(id.port().0)].1;
             let host = match id {
                 HostId::Client(_) => Host::Client(Client::new(id.mac(), gateway)),
-                HostId::Server(_) => {
-                    Host::Server(Server::new(id.mac(), gateway, vec![TARGET_PORT, FEED_PORT], style))
-                }
+                HostId::Server(_) => Host::Server(Server::new(
+                    id.mac(),
+                    gateway,
+                    vec![TARGET_PORT, FEED_PORT],
+                    style,
+                )),
             };
             (id, host)
         });
@@ -235,7 +239,12 @@ impl World {
             Host::Server(server) => server.next_timeout(),
         });
         let node = self.node.as_ref().and_then(Node::next_timeout);
-        let others = [node, self.links.next_timeout(), self.actions.next_timeout(), self.around.journal.next_timeout()];
+        let others = [
+            node,
+            self.links.next_timeout(),
+            self.actions.next_timeout(),
+            self.around.journal.next_timeout(),
+        ];
         hosts.chain(others.into_iter().flatten()).min()
     }
 
@@ -328,7 +337,9 @@ impl World {
             trace_frame(trace, *now, "out", port, packet.as_ref(), &bytes);
             let host = self.hosts.keys().find(|host| bytes.starts_with(&host.mac()));
             let Some(host) = host.copied().filter(|host| host.port() == port) else {
-                self.around.findings.note("packets", format!("a frame for nobody leaves by port {}", port.0));
+                self.around
+                    .findings
+                    .note("packets", format!("a frame for nobody leaves by port {}", port.0));
                 continue;
             };
             self.carry(host, false, Frame::ToHost { host, bytes });
@@ -343,7 +354,14 @@ impl World {
             let whole = frames.len() == 1;
             let spread = spread(&packet, whole);
             for bytes in frames {
-                trace_frame(&mut self.around.trace, self.around.now, "in", port, Some(&packet), &bytes);
+                trace_frame(
+                    &mut self.around.trace,
+                    self.around.now,
+                    "in",
+                    port,
+                    Some(&packet),
+                    &bytes,
+                );
                 self.carry(from, true, Frame::ToNode { port, bytes, spread });
             }
         }
@@ -351,9 +369,9 @@ impl World {
 
     fn frames(&mut self, packet: &Packet, style: Style) -> Vec<Vec<u8>> {
         let bytes = match &packet.body {
-            Body::Udp(payload) | Body::EchoRequest { payload, .. } | Body::EchoReply { payload, .. } => {
-                payload.len() + 8
-            }
+            Body::Udp(payload)
+            | Body::EchoRequest { payload, .. }
+            | Body::EchoReply { payload, .. } => payload.len() + 8,
             _ => 0,
         };
         if style.fragment_bytes > 0 && bytes > usize::from(style.fragment_bytes) {
@@ -367,7 +385,9 @@ impl World {
         let udp = matches!(packet.body, Body::Udp(_));
         let checksum = match style {
             Style { unsummed: true, .. } if udp && packet.source.is_ipv4() => Checksum::None,
-            Style { partial: true, .. } if udp || matches!(packet.body, Body::Tcp(_)) => Checksum::Partial,
+            Style { partial: true, .. } if udp || matches!(packet.body, Body::Tcp(_)) => {
+                Checksum::Partial
+            }
             _ => Checksum::Full,
         };
         vec![packet.build(checksum)]
@@ -419,7 +439,8 @@ impl World {
         let mut ended = Vec::new();
         open.retain(|tag, id| {
             let Some(Host::Client(client)) = hosts.get(id) else { return false };
-            let running = client.flow(*tag).is_some_and(|flow| *flow.progress() == Progress::Running);
+            let running =
+                client.flow(*tag).is_some_and(|flow| *flow.progress() == Progress::Running);
             if !running {
                 around.port_check.ended(*tag);
                 ended.push((*tag, *id));
@@ -446,10 +467,14 @@ impl World {
         }
         self.check_states();
         let site = self.setup.site;
-        let idle_ms = [site.idle.tcp_ms, site.idle.udp_ms, site.idle.icmp_ms].into_iter().max().unwrap_or(0);
+        let idle_ms =
+            [site.idle.tcp_ms, site.idle.udp_ms, site.idle.icmp_ms].into_iter().max().unwrap_or(0);
         let limits = self.setup.limits;
         // A flow ends at the latest after its idle limit, its binding one doubt later.
-        let ms = 2 * u64::from(idle_ms) + limits.tcp_opening_ms + limits.linger_ms + 10 * limits.bind_ms_max;
+        let ms = 2 * u64::from(idle_ms)
+            + limits.tcp_opening_ms
+            + limits.linger_ms
+            + 10 * limits.bind_ms_max;
         self.run_for(ms);
         self.check_states();
         liveness::nothing_held(&self.around.journal_check, &mut self.around.findings);
@@ -550,7 +575,11 @@ fn trace_frame(
                 Body::Fragment { offset, .. } => format!("fragment {offset}"),
             };
             let (source, destination, tag) = (packet.source, packet.destination, packet.tag());
-            let text = format_args!("{way} {} {kind} {source} > {destination} {tag:?} {} {print:016x}", port.0, bytes.len());
+            let text = format_args!(
+                "{way} {} {kind} {source} > {destination} {tag:?} {} {print:016x}",
+                port.0,
+                bytes.len()
+            );
             trace.line(now, text);
         }
         None => trace.line(now, format_args!("{way} {} {} {print:016x}", port.0, bytes.len())),

@@ -1,6 +1,7 @@
 //! Every checker is shown a forged violation and must find it, and the like of it without the
 //! violation and must not.
 
+use penstock_event_schema::codec::JournalEvent;
 use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::envelope::{Envelope, Record};
 use penstock_event_schema::epoch::{Chain, Epoch, Seq};
@@ -12,7 +13,6 @@ use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::{DirectiveId, Generation, NetworkId, RequirementId, Time};
 use penstock_event_schema::requirement::{IdleLimits, UnknownPolicy};
 use penstock_event_schema::topic::{Topic, TopicPartition};
-use penstock_event_schema::codec::JournalEvent;
 use penstock_integration::sim::check::journal::{JournalCheck, same_state};
 use penstock_integration::sim::check::packets::PacketCheck;
 use penstock_integration::sim::check::ports::PortCheck;
@@ -107,7 +107,10 @@ fn check(findings: &Findings, expected: &[&str], about: &str) {
     let found: Vec<String> = findings.all().iter().map(ToString::to_string).collect();
     assert_eq!(found.is_empty(), expected.is_empty(), "{about}: {found:?}");
     for part in expected {
-        assert!(found.iter().any(|text| text.contains(part)), "{about}: {part:?} is not in {found:?}");
+        assert!(
+            found.iter().any(|text| text.contains(part)),
+            "{about}: {part:?} is not in {found:?}"
+        );
     }
 }
 
@@ -117,14 +120,33 @@ fn the_journal_checker_finds_what_is_held_twice() {
     let two = directive(2, "192.168.1.11:40000", POOL);
     let other = directive(3, "192.168.1.11:40000", "10.2.0.101:20001");
     let rows: &[(&str, Vec<FlowEvent>, &[&str])] = &[
-        ("a whole life, twice", vec![bound(&one), opened(&one), closed(&one), released(&one), bound(&two), opened(&two)], &[]),
+        (
+            "a whole life, twice",
+            vec![
+                bound(&one),
+                opened(&one),
+                closed(&one),
+                released(&one),
+                bound(&two),
+                opened(&two),
+            ],
+            &[],
+        ),
         ("two flows", vec![bound(&one), opened(&one), bound(&other), opened(&other)], &[]),
         ("bound twice", vec![bound(&one), bound(&two)], &["is bound for 2 and for 1"]),
         ("opened unbound", vec![opened(&one)], &["is not bound for it"]),
         ("opened twice", vec![bound(&one), opened(&one), opened(&one)], &["opens and was open"]),
         ("one port for two", vec![bound(&one), opened(&one), opened(&two)], &["is held by"]),
-        ("closed twice", vec![bound(&one), opened(&one), closed(&one), closed(&one)], &["was not open"]),
-        ("released while open", vec![bound(&one), opened(&one), released(&one)], &["is released while"]),
+        (
+            "closed twice",
+            vec![bound(&one), opened(&one), closed(&one), closed(&one)],
+            &["was not open"],
+        ),
+        (
+            "released while open",
+            vec![bound(&one), opened(&one), released(&one)],
+            &["is released while"],
+        ),
         ("released unbound", vec![released(&one)], &["was not bound"]),
     ];
     for (about, events, expected) in rows {
@@ -183,7 +205,9 @@ fn the_journal_checker_finds_records_out_of_place() {
 
 #[test]
 fn the_journal_checker_finds_a_state_that_its_records_do_not_make() {
-    for (live, expected) in [("a\nb\n", &[][..]), ("a\nc\n", &["b"][..]), ("a\n", &["number of lines"][..])] {
+    for (live, expected) in
+        [("a\nb\n", &[][..]), ("a\nc\n", &["b"][..]), ("a\n", &["number of lines"][..])]
+    {
         let mut findings = Findings::new();
         same_state(AT, live.as_bytes(), b"a\nb\n", &mut findings);
         check(&findings, expected, live);
@@ -261,7 +285,8 @@ fn the_packet_checker_finds_a_rewrite_that_changes_in_a_flows_life() {
 #[test]
 fn the_port_checker_finds_two_live_flows_on_one_port() {
     let idle = IdleLimits { tcp_ms: 1000, udp_ms: 1000, icmp_ms: 1000 };
-    let rows: &[(&str, Option<u32>, u64, u32, &[&str])] = &[
+    type Row = (&'static str, Option<u32>, u64, u32, &'static [&'static str]);
+    let rows: &[Row] = &[
         ("one flow", None, 10, 1, &[]),
         ("two live flows", None, 10, 2, &["flows 1 and 2 share"]),
         ("the first has ended", Some(1), 10, 2, &[]),

@@ -33,7 +33,8 @@ const QUIET: Faults = Faults {
 };
 
 fn world_with(site: Site, shards: u16, seed: u64) -> World {
-    let limits = SlotLimits { linger_ms: LINGER_MS, reset_linger_ms: 1_000, ..SlotLimits::default() };
+    let limits =
+        SlotLimits { linger_ms: LINGER_MS, reset_linger_ms: 1_000, ..SlotLimits::default() };
     let setup = NodeSetup { site, slots: 8, shards, sizes: ShardSizes::default(), limits, seed };
     World::new(setup, QUIET, Style::default(), false)
 }
@@ -53,7 +54,15 @@ const TRANSFER: Transfer = Transfer {
 const EXCHANGE: Exchange = Exchange { count: 3, bytes: 100, pause_ns: 10_000_000, tries_max: 30 };
 
 /// A flow of `client` from `port`, beginning now.
-fn plan(world: &World, tag: u32, client: u8, port: u16, service: Service, work: Work, ipv6: bool) -> Plan {
+fn plan(
+    world: &World,
+    tag: u32,
+    client: u8,
+    port: u16,
+    service: Service,
+    work: Work,
+    ipv6: bool,
+) -> Plan {
     let protocol = Protocol(work.protocol(ipv6));
     Plan {
         at: world.now(),
@@ -103,7 +112,9 @@ fn source_substitution_preserves_the_port_when_it_is_free() {
     for ipv6 in [false, true] {
         let mut world = world(Site::default());
         let work = Work::Tcp(TRANSFER);
-        let flows = [0, 1].map(|client| plan(&world, u32::from(client) + 1, client, 40_000, Service::Outside, work, ipv6));
+        let flows = [0, 1].map(|client| {
+            plan(&world, u32::from(client) + 1, client, 40_000, Service::Outside, work, ipv6)
+        });
         for (client, flow) in (0..).zip(flows) {
             world.open(client, flow);
             world.run_for(50);
@@ -118,15 +129,26 @@ fn source_substitution_preserves_the_port_when_it_is_free() {
 
 #[test]
 fn a_chain_balances_substitutes_marks_and_clamps_in_one_directive() {
-    let mut world = world(Site { dscp: Some(10), mss_max: Some(1200), preserve_port: false, ..Site::default() });
+    let mut world = world(Site {
+        dscp: Some(10),
+        mss_max: Some(1200),
+        preserve_port: false,
+        ..Site::default()
+    });
     let mut targets = BTreeSet::new();
     for tag in 1..=6 {
-        let flow = plan(&world, tag, 0, 40_000 + tag as u16, Service::Chain, Work::Tcp(TRANSFER), false);
+        let flow =
+            plan(&world, tag, 0, 40_000 + tag as u16, Service::Chain, Work::Tcp(TRANSFER), false);
         world.open(0, flow);
         world.run_for(50);
         assert_eq!(source(&world, &flow).ip(), pool(Service::Chain, false));
-        targets.insert(world.directive(&flow).and_then(|d| d.reverse).map(|reverse| reverse.source_end()));
-        assert_eq!((0..3).filter_map(|n| world.server(n).mss().get(&tag)).collect::<Vec<_>>(), [&1200]);
+        targets.insert(
+            world.directive(&flow).and_then(|d| d.reverse).map(|reverse| reverse.source_end()),
+        );
+        assert_eq!(
+            (0..3).filter_map(|n| world.server(n).mss().get(&tag)).collect::<Vec<_>>(),
+            [&1200]
+        );
     }
     assert_eq!(targets.len(), 3, "the less loaded target is taken: {targets:?}");
     finish(world);
@@ -141,7 +163,8 @@ fn multicast_reaches_every_target_once() {
         world.run_until_done(5_000);
         world.run_for(100);
         for server in 0..3 {
-            let heard: Vec<_> = world.server(server).heard().iter().map(|(at, times)| (*at, *times)).collect();
+            let heard: Vec<_> =
+                world.server(server).heard().iter().map(|(at, times)| (*at, *times)).collect();
             assert_eq!(heard, [((9, 0), 1), ((9, 1), 1), ((9, 2), 1)], "server {server}");
         }
         finish(world);
@@ -189,9 +212,13 @@ fn an_exhausted_pool_refuses_counts_and_recovers() {
         world.run_for(5);
     }
     world.run_for(800);
-    assert_eq!(world.client(0).flow(3).map(|f| f.progress().clone()), Some(Progress::Failed("no answer")));
+    assert_eq!(
+        world.client(0).flow(3).map(|f| f.progress().clone()),
+        Some(Progress::Failed("no answer"))
+    );
     let refused = world.node().map(|node| node.seats()[0].shard().counters().refused);
-    let place = RefusalReason::ALL.iter().position(|reason| *reason == RefusalReason::PoolExhausted);
+    let place =
+        RefusalReason::ALL.iter().position(|reason| *reason == RefusalReason::PoolExhausted);
     assert!(refused.expect("a node")[place.expect("a reason")] > 0, "{refused:?}");
     // Another destination end is another port space.
     let toward_ipv6 = plan(&world, 4, 0, 40_004, Service::Outside, short, true);
@@ -233,7 +260,8 @@ fn a_port_is_given_out_again_after_the_linger_and_not_before() {
 #[test]
 fn syns_that_come_while_their_flow_opens_are_one_flow() {
     let mut world = world(Site::default());
-    let slow = Faults { message_delay_ns_max: 20_000_000, journal_delay_ns_max: 20_000_000, ..QUIET };
+    let slow =
+        Faults { message_delay_ns_max: 20_000_000, journal_delay_ns_max: 20_000_000, ..QUIET };
     world.around().set_faults(slow);
     let flow = plan(&world, 1, 0, 40_000, Service::Chain, Work::Tcp(TRANSFER), false);
     world.open(0, flow);
@@ -275,7 +303,12 @@ fn an_unknown_packet_gets_what_its_requirement_says() {
             destination: flow.remote,
             ttl: 64,
             dscp: 0,
-            body: Body::Tcp(Segment { flags: flag::ACK, sequence: 5, acknowledgement: 9, ..Segment::default() }),
+            body: Body::Tcp(Segment {
+                flags: flag::ACK,
+                sequence: 5,
+                acknowledgement: 9,
+                ..Segment::default()
+            }),
         };
         // Only so that the client knows the ends that the reset comes with.
         world.open(0, Plan { at: world.now().plus_ms(5_000), ..flow });
@@ -296,13 +329,16 @@ fn icmp_errors_come_back_translated() {
             let once = Exchange { count: 1, tries_max: 0, ..EXCHANGE };
             let flow = plan(&world, 1, 0, 40_000, service, Work::Udp(once), ipv6);
             // Nobody listens there; a target's port follows the endpoint's, so only outside.
-            let port = if service == Service::Outside { TARGET_PORT + 1 } else { flow.remote.port() };
+            let port =
+                if service == Service::Outside { TARGET_PORT + 1 } else { flow.remote.port() };
             let flow = Plan { remote: SocketAddr::new(flow.remote.ip(), port), ..flow };
             world.open(0, flow);
             world.run_until_done(5_000);
             let errors = world.client(0).errors().len();
             assert_eq!(errors, usize::from(service == Service::Outside));
-            if let Some(Packet { body: Body::Error { quote, .. }, source, .. }) = world.client(0).errors().first() {
+            if let Some(Packet { body: Body::Error { quote, .. }, source, .. }) =
+                world.client(0).errors().first()
+            {
                 assert_eq!(source.ip(), flow.remote.ip());
                 let ends = if ipv6 { 8..40 } else { 12..20 };
                 let octets = |address| match address {
@@ -311,7 +347,8 @@ fn icmp_errors_come_back_translated() {
                 };
                 let expected = [octets(flow.local.ip()), octets(flow.remote.ip())].concat();
                 assert_eq!(&quote[ends.clone()], &expected[..]);
-                let ports = [flow.local.port().to_be_bytes(), flow.remote.port().to_be_bytes()].concat();
+                let ports =
+                    [flow.local.port().to_be_bytes(), flow.remote.port().to_be_bytes()].concat();
                 assert_eq!(&quote[ends.end..ends.end + 4], &ports[..]);
             }
             world.finish(20_000, true);
@@ -336,7 +373,8 @@ fn a_packet_whose_ttl_ends_here_is_answered() {
     world.inject(LEFT, packet.build(Checksum::Full));
     world.run_for(100);
     let errors = world.client(0).errors();
-    let kinds: Vec<_> = errors.iter().map(|error| (&error.body, error.source.ip().to_string())).collect();
+    let kinds: Vec<_> =
+        errors.iter().map(|error| (&error.body, error.source.ip().to_string())).collect();
     assert!(
         matches!(&kinds[..], [(Body::Error { kind: 11, code: 0, .. }, from)] if from == "192.168.1.1"),
         "{kinds:?}"
@@ -420,7 +458,11 @@ fn silent_flows_end_by_their_idle_limit_and_free_what_they_hold() {
     let idle = IdleLimits { tcp_ms: 4_000, udp_ms: 2_000, icmp_ms: 1_000 };
     let mut world = world(Site { idle, pool_ports: 1, preserve_port: false, ..Site::default() });
     let silent = Transfer { close: Close::Silent, ..TRANSFER };
-    for (tag, (work, ms)) in (1..).zip([(Work::Tcp(silent), 4_000), (Work::Udp(EXCHANGE), 2_000), (Work::Echo(EXCHANGE), 1_000)]) {
+    for (tag, (work, ms)) in (1..).zip([
+        (Work::Tcp(silent), 4_000),
+        (Work::Udp(EXCHANGE), 2_000),
+        (Work::Echo(EXCHANGE), 1_000),
+    ]) {
         let flow = plan(&world, tag, 0, 40_000, Service::Outside, work, false);
         world.open(0, flow);
         world.run_until_done(5_000);

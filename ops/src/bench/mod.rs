@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn the_median_is_the_middle() {
-        let check = |values: &[f64], expected: f64| assert_eq!(median(values), expected, "{values:?}");
+        let check =
+            |values: &[f64], expected: f64| assert_eq!(median(values), expected, "{values:?}");
         check(&[], 0.0);
         check(&[3.0], 3.0);
         check(&[5.0, 1.0, 3.0], 3.0);

@@ -104,7 +104,11 @@ fn one_round(site: &Site, kind: Kind, result: &mut Rounds) -> Result<(), Error> 
     result.p50_us.push(microseconds(50.0));
     result.p99_us.push(microseconds(99.0));
     if let Running::Penstock(node) = &running {
-        result.stages = stages(&node.status()?);
+        let status = node.status()?;
+        let drops = status.shards.iter().flat_map(|shard| &shard.drops);
+        let drops: Vec<_> = drops.filter(|(_, count)| *count > 0).collect();
+        eprintln!("penstock: {} flows opened, dropped {drops:?}", status.flows_opened);
+        result.stages = stages(&status);
     }
     running.stop(site)
 }

@@ -57,10 +57,7 @@ pub(super) struct Bare {
 
 /// A UDP flow ends after as long a silence as in the kernel (`nf_conntrack_udp_timeout`, 30 s);
 /// 32 pool addresses hold two million flows to one destination end.
-const PLAN: NodePlan = NodePlan {
-    resources: include_str!("bench.yaml"),
-    configuration: "dataplane: {cacheEntriesMax: 4000000}\n",
-};
+const PLAN: NodePlan = NodePlan { resources: include_str!("bench.yaml"), configuration: "" };
 
 /// The same for the kernel. `masquerade` where one address has ports enough.
 fn rules(masquerade: bool) -> String {

@@ -37,7 +37,7 @@ pub enum DataplaneMessage {
     /// The kernel's view has changed.
     Underlay(Box<Underlay>),
     /// These are all objects: after a restart of their host, whose last words may have been lost.
-    Catalog(Catalog),
+    Catalog(Box<Catalog>),
     /// A shard wants a neighbour's link address.
     Resolve(PortIndex, IpAddr),
     /// Shards are to forget.
@@ -163,7 +163,7 @@ impl Actor for Dataplane {
         match message {
             DataplaneMessage::Published(event) => state.published(&event),
             DataplaneMessage::Underlay(underlay) => state.follow(*underlay)?,
-            DataplaneMessage::Catalog(catalog) => state.replace(catalog),
+            DataplaneMessage::Catalog(catalog) => state.replace(*catalog),
             DataplaneMessage::Resolve(port, address) => {
                 if let Some((interface, _)) = state.underlay.ports.get(usize::from(port.0)) {
                     let (reader, interface) = (state.reader.clone(), *interface);
@@ -207,7 +207,7 @@ impl Actor for Dataplane {
             )
             .into());
         }
-        Ok(state.start_shard(number as u16, myself.get_cell()).await?)
+        state.start_shard(number as u16, myself.get_cell()).await
     }
 }
 
@@ -229,7 +229,8 @@ impl DataplaneState {
     }
 
     fn shard_config(&self, number: u16) -> ShardConfig {
-        let entries = usize::try_from(self.config.dataplane.cache_entries_max).unwrap_or(usize::MAX);
+        let entries =
+            usize::try_from(self.config.dataplane.cache_entries_max).unwrap_or(usize::MAX);
         ShardConfig {
             shard: ShardId(number),
             seed: self.seed ^ u64::from(number),
@@ -243,10 +244,17 @@ impl DataplaneState {
 
     /// Starts shard `number` anew: fresh sockets, an empty cache. What it has to know is told
     /// before its first packet.
-    async fn start_shard(&mut self, number: u16, supervisor: ActorCell) -> Result<(), ActorProcessingErr> {
+    async fn start_shard(
+        &mut self,
+        number: u16,
+        supervisor: ActorCell,
+    ) -> Result<(), ActorProcessingErr> {
         let config = self.shard_config(number);
         let ports = self.program().ports();
-        let mut side = AfXdpConfig { zero_copy: self.config.dataplane.zero_copy == ZeroCopy::Auto, ..AfXdpConfig::default() };
+        let mut side = AfXdpConfig {
+            zero_copy: self.config.dataplane.zero_copy == ZeroCopy::Auto,
+            ..AfXdpConfig::default()
+        };
         let parked = u32::try_from(config.parked_frames_max())?;
         side.chunks = side.chunks.max(side.chunks_min(ports.len() as u32) + 2 * parked);
         let side = AfXdp::open(&side, &ports, u32::from(number))?;
@@ -331,8 +339,8 @@ impl DataplaneState {
     /// # Errors
     /// A port was created anew: programs and sockets belong to the one that is gone.
     fn follow(&mut self, underlay: Underlay) -> Result<(), String> {
-        let before = self.underlay.ports.iter();
-        for ((old, _), (new, port)) in before.zip(&underlay.ports).filter(|(a, b)| a.0 != b.0) {
+        let mut both = self.underlay.ports.iter().zip(&underlay.ports);
+        if let Some(((old, _), (new, port))) = both.find(|(old, new)| old.0 != new.0) {
             return Err(format!(
                 "port {} was created anew (interface {old} became {new}): start the node again",
                 port.name
@@ -404,7 +412,11 @@ impl DataplaneState {
     fn status(&self, reply: RpcReplyPort<DataplaneStatus>) {
         let mut status = DataplaneStatus {
             underlay: self.underlay.clone(),
-            attachments: self.program.as_ref().map(|p| p.attachments().to_vec()).unwrap_or_default(),
+            attachments: self
+                .program
+                .as_ref()
+                .map(|p| p.attachments().to_vec())
+                .unwrap_or_default(),
             bound: self.bound.clone(),
             shards: Vec::new(),
             cache_entries_max: self.config.dataplane.cache_entries_max,
@@ -492,11 +504,8 @@ impl DataplaneStatus {
     /// One row a shard.
     pub fn shard_rows(&self) -> Vec<ShardRow> {
         let rows = self.shards.iter().map(|(id, status)| {
-            let (drops, counters): (Vec<_>, Vec<_>) = status
-                .shard
-                .list()
-                .into_iter()
-                .partition(|counter| counter.name == "dropped");
+            let (drops, counters): (Vec<_>, Vec<_>) =
+                status.shard.list().into_iter().partition(|counter| counter.name == "dropped");
             let named = |counter: penstock_dataplane::counters::Counter| {
                 let name = match &counter.label {
                     Some((_, value)) => format!("{}_{value}", counter.name),

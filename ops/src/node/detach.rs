@@ -16,7 +16,8 @@ pub fn detach(run_directory: &Path) -> ExitCode {
         }
         Ok(detached) => {
             for port in detached {
-                let program = port.program.map_or("gone already".into(), |id| format!("program {id}"));
+                let program =
+                    port.program.map_or("gone already".into(), |id| format!("program {id}"));
                 println!("{}: detached ({program})", port.port);
             }
             ExitCode::SUCCESS

@@ -77,7 +77,10 @@ fn exit_of(failure: &(dyn std::error::Error + Send + Sync + 'static)) -> Exit {
         if let Some(AfXdpError::MissingCapabilities { .. }) = error.downcast_ref() {
             return Exit::Permission;
         }
-        if error.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::PermissionDenied) {
+        if error
+            .downcast_ref()
+            .is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::PermissionDenied)
+        {
             return Exit::Permission;
         }
         next = error.source();

@@ -94,9 +94,8 @@ impl NodePlane {
         let now = self.clock.now();
         let slots = self.wiring.slots().ok_or_else(ended)?;
         let limit = filter.limit;
-        let listing = slots
-            .read(move |machines| flows::list(machines, &catalog, &filter, limit, now))
-            .await;
+        let listing =
+            slots.read(move |machines| flows::list(machines, &catalog, &filter, limit, now)).await;
         listing.ok_or_else(ended)
     }
 
@@ -144,11 +143,8 @@ fn stored(catalog: &Catalog, live: &flows::LiveCounts, kind: Kind) -> Vec<Stored
             .requirements()
             .filter_map(|requirement| {
                 let counts = live.requirement(requirement.id);
-                let counts = Live {
-                    flows: counts.flows,
-                    flows_opened: counts.opened,
-                    targets: Vec::new(),
-                };
+                let counts =
+                    Live { flows: counts.flows, flows_opened: counts.opened, targets: Vec::new() };
                 let id = u32::from(requirement.id.0);
                 row(&requirement.name, requirement.generation.0, id, Some(counts))
             })
@@ -242,7 +238,11 @@ impl Plane for NodePlane {
         let catalog = self.catalog().await?;
         let listed = self.call(|reply| DataplaneMessage::List(limit, reply)).await?;
         let entries = self.call(DataplaneMessage::Status).await?;
-        let total = entries.shards.iter().map(|(_, shard)| shard.shard.entries_ipv4 + shard.shard.entries_ipv6).sum();
+        let total = entries
+            .shards
+            .iter()
+            .map(|(_, shard)| shard.shard.entries_ipv4 + shard.shard.entries_ipv6)
+            .sum();
         let now = self.clock.now();
         let rows = listed
             .into_iter()
@@ -273,17 +273,14 @@ impl Plane for NodePlane {
             refusals: refusals.collect(),
             ports: dataplane.port_rows(&self.config),
             shards: dataplane.shard_rows(),
-            journal: JournalStatus {
-                kind: "embedded".into(),
-                accepted,
-                durable,
-            },
+            journal: JournalStatus { kind: "embedded".into(), accepted, durable },
         })
     }
 
     async fn invalidate(&self, what: Invalidate) -> Answer<()> {
         let catalog = self.catalog().await?;
-        let unknown = |kind: &str, name: &str| Unavailable { reason: format!("there is no {kind} `{name}`") };
+        let unknown =
+            |kind: &str, name: &str| Unavailable { reason: format!("there is no {kind} `{name}`") };
         let invalidation = match what {
             Invalidate::All => Invalidation::All,
             Invalidate::Keys(keys) => Invalidation::Keys(keys),
@@ -296,9 +293,7 @@ impl Plane for NodePlane {
                 Invalidation::Network(found.ok_or_else(|| unknown("network", &name))?.id)
             }
         };
-        self.dataplane
-            .cast(DataplaneMessage::Invalidate(invalidation))
-            .map_err(|_| ended())?;
+        self.dataplane.cast(DataplaneMessage::Invalidate(invalidation)).map_err(|_| ended())?;
         self.settle().await
     }
 }

@@ -27,10 +27,7 @@ pub fn networks(catalog: &Catalog, ports: &[String]) -> Vec<(NetworkId, PortInde
 }
 
 /// The addresses that are answered for by ARP and neighbour discovery, by port.
-pub fn owned(
-    catalog: &Catalog,
-    networks: &[(NetworkId, PortIndex)],
-) -> Vec<(PortIndex, IpAddr)> {
+pub fn owned(catalog: &Catalog, networks: &[(NetworkId, PortIndex)]) -> Vec<(PortIndex, IpAddr)> {
     let owned = catalog.steering().owned;
     owned.into_iter().filter_map(|(id, address)| Some((port(networks, id)?, address))).collect()
 }
@@ -74,8 +71,7 @@ fn steer_end(end: &NetworkEnd, port: PortIndex, steering: &mut Steering) {
         return;
     }
     let mut add = |number| {
-        let target =
-            TargetEnd { address: end.address, port: number, protocol: end.protocol.0 };
+        let target = TargetEnd { address: end.address, port: number, protocol: end.protocol.0 };
         steering.targets.insert((port, target));
     };
     (end.first..=end.last).for_each(&mut add);

@@ -5,7 +5,9 @@ use super::dataplane::{Dataplane, DataplaneArguments, DataplaneMessage};
 use super::hosts::Hosts;
 use super::underlay::{self, Reader, Underlay};
 use crate::config::NodeConfig;
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
+};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -154,11 +156,14 @@ impl SupervisorState {
         self.crashes.retain(|crash| crash.elapsed() < CRASH_WINDOW);
         self.crashes.push(Instant::now());
         if self.crashes.len() >= CRASHES_MAX {
-            return Err(format!("{CRASHES_MAX} hosts have died within a minute, the last one of: {why}"));
+            return Err(format!(
+                "{CRASHES_MAX} hosts have died within a minute, the last one of: {why}"
+            ));
         }
         tracing::error!(why, "a host has died and is recovered");
         tokio::time::sleep(BACK_OFF * self.crashes.len() as u32).await;
-        let failed = |error: super::hosts::StartError| format!("a host cannot be recovered: {error}");
+        let failed =
+            |error: super::hosts::StartError| format!("a host cannot be recovered: {error}");
         if id == self.networks {
             let addresses = self.hosts.wiring.kernel_addresses();
             let catalog = self.hosts.networks(addresses, me).await.map_err(failed)?;
@@ -204,7 +209,9 @@ impl SupervisorState {
         let detached = self.dataplane.call(DataplaneMessage::Detach, Some(STOP_PATIENCE)).await;
         let in_order = matches!(detached, Ok(ractor::rpc::CallResult::Success(())));
         if !in_order {
-            tracing::error!("the ports could not be detached; `penstock detach` removes what is left");
+            tracing::error!(
+                "the ports could not be detached; `penstock detach` removes what is left"
+            );
         }
         let wiring = &self.hosts.wiring;
         if let Some(slots) = wiring.slots() {

@@ -9,13 +9,13 @@ use ipnet::IpNet;
 use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::route::{Route, RouteTable};
 use penstock_dataplane::shard::{PortState, ShardInput};
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -389,4 +389,3 @@ pub async fn follow(
         }
     }
 }
-

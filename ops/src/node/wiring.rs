@@ -109,7 +109,7 @@ impl Wiring {
     pub fn publish_all(&self, catalog: &Catalog) {
         let events = catalog.snapshot().into_iter();
         self.to_decision(events.map(|e| (ONLY, decision::Command::Configure(e))).collect());
-        self.to_dataplane(DataplaneMessage::Catalog(catalog.clone()));
+        self.to_dataplane(DataplaneMessage::Catalog(Box::new(catalog.clone())));
     }
 
     /// Tells the objects' machine which addresses are the kernel's.
@@ -271,4 +271,3 @@ impl Outlet<Networks> for NetworkOutlet {
         }
     }
 }
-

@@ -5,6 +5,8 @@
 //! packets of the ports into those sockets.
 //!
 //! This is the only folder of the crate with unsafe code and with system calls.
+
+#![allow(clippy::disallowed_methods, reason = "this is the kernel side")]
 #![allow(unsafe_code)]
 
 pub mod bare;

@@ -67,7 +67,13 @@ impl JournalCheck {
         self.tails.insert(at, tail);
     }
 
-    fn read(&mut self, at: TopicPartition, record: &Record, tail: &mut Tail, findings: &mut Findings) {
+    fn read(
+        &mut self,
+        at: TopicPartition,
+        record: &Record,
+        tail: &mut Tail,
+        findings: &mut Findings,
+    ) {
         let envelope = &record.envelope;
         let id = envelope.id();
         if envelope.at != at || envelope.seq != Seq(tail.read as u64 + 1) {
@@ -96,13 +102,21 @@ impl JournalCheck {
         match event {
             FlowEvent::ReverseBound(bound) => {
                 let Some(reverse) = bound.directive.reverse else {
-                    return findings.note(NAME, format!("{} is bound without a reverse key", bound.directive.flow));
+                    return findings.note(
+                        NAME,
+                        format!("{} is bound without a reverse key", bound.directive.flow),
+                    );
                 };
                 if let Some(other) = self.bound.insert(reverse, bound.directive.id) {
-                    findings.note(NAME, format!("{reverse} is bound for {} and for {other}", bound.directive.id));
+                    findings.note(
+                        NAME,
+                        format!("{reverse} is bound for {} and for {other}", bound.directive.id),
+                    );
                 }
             }
-            FlowEvent::FlowOpened(opened) => self.open(opened.directive, opened.resources, findings),
+            FlowEvent::FlowOpened(opened) => {
+                self.open(opened.directive, opened.resources, findings)
+            }
             FlowEvent::FlowClosed(closed) => match self.flows.remove(&closed.flow) {
                 Some(flow) => self.close(closed.flow, flow, findings.now()),
                 None => findings.note(NAME, format!("{} is closed and was not open", closed.flow)),
@@ -111,17 +125,26 @@ impl JournalCheck {
                 Some(directive) => {
                     if let Some(flow) = self.flows.values().find(|f| f.directive.id == directive) {
                         let flow = flow.directive.flow;
-                        findings.note(NAME, format!("{} is released while {flow} is open", released.reverse));
+                        findings.note(
+                            NAME,
+                            format!("{} is released while {flow} is open", released.reverse),
+                        );
                     }
                 }
                 None => {
-                    findings.note(NAME, format!("{} is released and was not bound", released.reverse));
+                    findings
+                        .note(NAME, format!("{} is released and was not bound", released.reverse));
                 }
             },
         }
     }
 
-    fn open(&mut self, directive: Arc<Directive>, resources: Vec<Resource>, findings: &mut Findings) {
+    fn open(
+        &mut self,
+        directive: Arc<Directive>,
+        resources: Vec<Resource>,
+        findings: &mut Findings,
+    ) {
         let key = directive.flow;
         self.opened += 1;
         if let Some(reverse) = directive.reverse

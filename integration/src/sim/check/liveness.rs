@@ -16,7 +16,8 @@ pub fn finished(flow: &Flow, may_fail: bool, findings: &mut Findings) {
         Progress::Finished => {}
         Progress::Failed(_) if may_fail => {}
         progress => {
-            let text = format!("flow {} of {} with {}: {progress:?}", plan.tag, plan.local, plan.remote);
+            let text =
+                format!("flow {} of {} with {}: {progress:?}", plan.tag, plan.local, plan.remote);
             findings.note(NAME, text);
         }
     }

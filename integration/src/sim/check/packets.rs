@@ -57,12 +57,18 @@ impl PacketCheck {
             Ok(packet) => packet,
             Err(Wrong::NoIp(ARP)) => return None,
             Err(wrong) => {
-                findings.note(NAME, format!("a frame leaves by port {}: {wrong}: {bytes:02x?}", port.0));
+                findings.note(
+                    NAME,
+                    format!("a frame leaves by port {}: {wrong}: {bytes:02x?}", port.0),
+                );
                 return None;
             }
         };
         if packet.source_mac != PORTS[usize::from(port.0)].1 {
-            findings.note(NAME, format!("a frame leaves by port {} from {:02x?}", port.0, packet.source_mac));
+            findings.note(
+                NAME,
+                format!("a frame leaves by port {} from {:02x?}", port.0, packet.source_mac),
+            );
         }
         if packet.ttl == 0 || bytes.len() > usize::from(MTU) + 14 {
             findings.note(NAME, format!("{} bytes leave with TTL {}", bytes.len(), packet.ttl));
@@ -87,12 +93,15 @@ impl PacketCheck {
         let key = key(plan, self.clients);
         let recent = |at: Time| findings.now().ms_since(at) <= CLOSED_MS_MAX;
         let open = journal.directive(&key);
-        let closed = journal.closed(&key).filter(|(_, at)| recent(*at)).map(|(directive, _)| directive);
+        let closed =
+            journal.closed(&key).filter(|(_, at)| recent(*at)).map(|(directive, _)| directive);
         let Some(directive) = open.or(closed) else {
-            return findings.note(NAME, format!("a packet of {key} leaves before it is recorded: {packet:?}"));
+            return findings
+                .note(NAME, format!("a packet of {key} leaves before it is recorded: {packet:?}"));
         };
         if open.is_some() && !journal.is_bound(directive) {
-            findings.note(NAME, format!("a packet of {key} leaves before its reverse key is bound"));
+            findings
+                .note(NAME, format!("a packet of {key} leaves before its reverse key is bound"));
         }
         let ends = (packet.source, packet.destination);
         if !directive.copies().is_empty() {
@@ -105,14 +114,20 @@ impl PacketCheck {
         let said = directive.translated(Direction::Forward);
         let alike = ends.0 == said.0 && (ends.1 == said.1 || (echo && ends.1.ip() == said.1.ip()));
         if !alike && closed.is_none_or(|old| old.translated(Direction::Forward) != ends) {
-            let text = format!("{key} leaves as {} > {}, and its record says {} > {}", ends.0, ends.1, said.0, said.1);
+            let text = format!(
+                "{key} leaves as {} > {}, and its record says {} > {}",
+                ends.0, ends.1, said.0, said.1
+            );
             findings.note(NAME, text);
         }
         if open.is_some() && alike {
             let life = (plan.tag, journal.times_closed(&key));
             let first = *self.rewrites.entry(life).or_insert(ends);
             if first != ends {
-                let text = format!("{key} left as {} > {} and leaves as {} > {}", first.0, first.1, ends.0, ends.1);
+                let text = format!(
+                    "{key} left as {} > {} and leaves as {} > {}",
+                    first.0, first.1, ends.0, ends.1
+                );
                 findings.note(NAME, text);
             }
         }

@@ -49,11 +49,14 @@ impl PortCheck {
         }
         let protocol = packet.protocol();
         let ends = (protocol, packet.source, packet.destination);
-        let Some(holder) = self.holders.insert(ends, tag).filter(|holder| *holder != tag) else { return };
+        let Some(holder) = self.holders.insert(ends, tag).filter(|holder| *holder != tag) else {
+            return;
+        };
         let idle_ms = u64::from(self.idle.of(penstock_event_schema::flow::Protocol(protocol)));
         let silent = self.seen.get(&holder).is_none_or(|seen| now.ms_since(*seen) >= idle_ms);
         if !silent && !self.ended.contains(&holder) {
-            let text = format!("flows {holder} and {tag} share {} > {} ({protocol})", ends.1, ends.2);
+            let text =
+                format!("flows {holder} and {tag} share {} > {} ({protocol})", ends.1, ends.2);
             findings.note(NAME, text);
         }
     }
