@@ -82,7 +82,9 @@ pub struct ShardState {
     waiting: VecDeque<ShardInput>,
     uplink: Arc<dyn Uplink>,
     status: ShardStatus,
-    listing: VecDeque<RpcReplyPort<Vec<CachedDirective>>>,
+    /// Whoever wants the cache listed, and how much of it. Only the first has been asked for: so
+    /// each answer is the first one's, whatever the thread had no room for.
+    listing: VecDeque<(usize, RpcReplyPort<Vec<CachedDirective>>)>,
     thread: Thread,
 }
 
@@ -139,14 +141,19 @@ impl<S: Side> Actor for ShardActor<S> {
                 state.flush(&myself);
             }
             ShardMessage::Flush => state.flush(&myself),
-            ShardMessage::Drain => state.drain(),
+            ShardMessage::Drain => {
+                state.drain();
+                state.flush(&myself);
+            }
             ShardMessage::Status(reply) => {
                 let _ = reply.send(state.status.clone());
             }
             ShardMessage::List(limit, reply) => {
-                state.listing.push_back(reply);
-                state.waiting.push_back(ShardInput::List { limit });
-                state.flush(&myself);
+                state.listing.push_back((limit, reply));
+                if state.listing.len() == 1 {
+                    state.waiting.push_back(ShardInput::List { limit });
+                    state.flush(&myself);
+                }
             }
             ShardMessage::Ended(None) => myself.stop(None),
             ShardMessage::Ended(Some(problem)) => return Err(problem.into()),
@@ -183,15 +190,16 @@ impl ShardState {
                     self.uplink.resolve(port, address);
                 }
                 FromThread::Output(ShardOutput::Listed(listed)) => {
-                    if let Some(reply) = self.listing.pop_front() {
+                    if let Some((_, reply)) = self.listing.pop_front() {
                         let _ = reply.send(listed);
+                    }
+                    if let Some(&(limit, _)) = self.listing.front() {
+                        self.waiting.push_back(ShardInput::List { limit });
                     }
                 }
                 FromThread::Status(status) => self.status = *status,
             }
         }
-        // There is room again for what the thread could not hand over.
-        self.inlet.wake();
         if !requests.is_empty() {
             self.uplink.requests(self.id, requests);
         }

@@ -3,7 +3,7 @@
 use super::ring::{FromThread, Inlet, InletEnd, OutletEnd, ShardStatus};
 use crate::nic::af_xdp::AfXdp;
 use crate::nic::{Frame, Nic, PortIndex};
-use crate::shard::Shard;
+use crate::shard::{Shard, ShardOutput};
 use penstock_event_schema::id::Time;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -155,6 +155,10 @@ impl<S: Side> Running<S> {
         while !self.outlet.is_full()
             && let Some(output) = self.shard.poll_output()
         {
+            // Whoever asks for the cache gets fresh counters with it.
+            if matches!(output, ShardOutput::Listed(_)) {
+                self.status_due = now;
+            }
             self.outlet.push(FromThread::Output(output));
             any = true;
         }

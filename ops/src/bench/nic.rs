@@ -100,16 +100,22 @@ fn one_round(site: &Site, kind: Kind, place: Napi, time: Duration) -> Result<Sam
 
 /// Opens all flows at a pace that nobody is swamped by, again until all are there.
 fn establish(site: &Site, running: &Running) -> Result<(), Error> {
+    // A little longer than one turn: a pace ends by the clock, not by the count.
+    let time = Duration::from_secs_f64(1.2 * f64::from(FLOWS) / f64::from(ESTABLISH_RATE));
+    let mut flows = 0;
     for _ in 0..ESTABLISH_ROUNDS_MAX {
         let all = traffic(mac::OUT, mac::LEFT, FLOWS, 0);
-        let time = Duration::from_secs_f64(f64::from(FLOWS) / f64::from(ESTABLISH_RATE));
         Load::paced(&site.namespace("source"), "out", all, ESTABLISH_RATE, time).join()?;
-        match running {
-            Running::Penstock(node) if node.status()?.flows < u64::from(FLOWS) => {}
-            _ => return Ok(()),
+        flows = match running {
+            Running::Penstock(node) => node.status()?.flows,
+            Running::Bare(_) | Running::Nftables => u64::from(FLOWS),
+        };
+        if flows >= u64::from(FLOWS) {
+            return Ok(());
         }
     }
-    Err(Error::Late { what: format!("{FLOWS} flows"), seconds: 0, output: String::new() })
+    let command = format!("establish {FLOWS} flows");
+    Err(Error::Command { command, output: format!("{flows} after {ESTABLISH_ROUNDS_MAX} turns") })
 }
 
 /// Where the node's NAPI does best for a subject.

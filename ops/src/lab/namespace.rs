@@ -29,6 +29,12 @@ impl Namespace {
     /// When `ip` refuses.
     pub(crate) fn create(&self) -> Result<(), Error> {
         command(Command::new("ip").args(["netns", "add", &self.name]))?;
+        // Without this, neighbour solicitations wait for the link-local address to be proved
+        // unique, which takes a second or two after a link comes up.
+        self.set(&[
+            ("ipv6/conf/default/dad_transmits", "0"),
+            ("ipv6/conf/all/dad_transmits", "0"),
+        ])?;
         self.batch("link set lo up\n")
     }
 

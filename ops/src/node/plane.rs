@@ -253,6 +253,8 @@ impl Plane for NodePlane {
     }
 
     async fn status(&self) -> Answer<NodeStatus> {
+        // Brings the counters of the shards' threads along; what is not in force is in the status.
+        let _ = self.call(DataplaneMessage::Settle).await?;
         let dataplane: DataplaneStatus = self.call(DataplaneMessage::Status).await?;
         let live = self.live().await?;
         let now = self.clock.now();
