@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . ops/prepare.sh
 
 prepare
-say "building (the first time takes about ten minutes: RocksDB is built from source)"
+say "building (the first time takes some twenty minutes on two cores: RocksDB is built from source)"
 cargo build --release --locked
 say "running the lab"
 exec "$CARGO_TARGET_DIR/release/penstock" lab run "$@"

@@ -256,7 +256,7 @@ fn directives_table(directives: &[DirectiveRow]) -> String {
         "ops",
         "requirement",
         "packets",
-        "bytes",
+        "silent for",
     ]);
     for row in directives {
         rows.add_row([

@@ -2,7 +2,8 @@
 //! meet: each outlet is one match from effects to addresses.
 //!
 //! What is sent to somebody who is starting again is lost, as a message on a broken link would be.
-//! All receivers live with that: packets are asked for again, and slots ask each other.
+//! Packets are asked for again, slots ask each other, and the supervisor says all objects anew; a
+//! `Release` lost here holds its port until the decision host starts again.
 
 use super::dataplane::DataplaneMessage;
 use arc_swap::{ArcSwap, ArcSwapOption};
