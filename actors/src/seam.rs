@@ -39,7 +39,8 @@ pub enum Acknowledgement {
     Failed(JournalError),
 }
 
-/// Takes acknowledgements, in batches; called from the journal's threads, and must not block.
+/// Takes acknowledgements, in batches; called from the journal's threads or
+/// from within an append, and must not block.
 pub type AcknowledgementSink = Box<dyn Fn(Vec<Acknowledgement>) + Send + Sync>;
 
 /// Gives a host its end of a journal; acknowledgements go into the sink.
@@ -47,7 +48,8 @@ pub type OpenJournal = Box<dyn FnOnce(AcknowledgementSink) -> Box<dyn Journal> +
 
 /// An ordered, fenced store of records, one order per topic partition.
 pub trait Journal: Send {
-    /// Takes all of `records` and returns at once; acknowledgements follow. With `sync`, someone
+    /// Takes all of `records` and waits for nobody; acknowledgements follow, and may come before
+    /// this returns. With `sync`, someone
     /// waits for them to be durable. Records of one topic partition come in order of their
     /// numbers; one that is there already is acknowledged again.
     fn append(&mut self, records: &mut Vec<Sealed>, sync: bool);

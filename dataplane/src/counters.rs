@@ -96,6 +96,8 @@ pub struct ShardCounters {
     pub installed: u64,
     /// Refusals that came back, by reason.
     pub refused: [u64; RefusalReason::ALL.len()],
+    /// From questions to the directives that answered them, summed, in nanoseconds.
+    pub waited_ns: u64,
     /// Answers that nobody waited for any more.
     pub late: u64,
     /// Activity reports.
@@ -171,6 +173,7 @@ impl ShardCounters {
             ("pending_now", self.pending_now),
             ("requests", self.requests),
             ("installed", self.installed),
+            ("waited_ns", self.waited_ns),
             ("late", self.late),
             ("reports", self.reports),
             ("reports_lost", self.reports_lost),

@@ -141,6 +141,7 @@ impl Shard {
         turn: &mut Turn<'_, M>,
         reply: DirectiveReply,
     ) {
+        let since = self.pending.questions.since(reply.key());
         let Some(question) = self.pending.questions.remove(reply.key()) else {
             self.counters.late += 1;
             return;
@@ -151,6 +152,7 @@ impl Shard {
         match reply {
             DirectiveReply::Install { key, directive } => {
                 self.counters.installed += 1;
+                self.counters.waited_ns += turn.now.since(since.unwrap_or(turn.now));
                 self.budget.give_back(&key);
                 let installed =
                     if current { self.install(&key, &directive, turn.now) } else { Ok(()) };

@@ -66,6 +66,11 @@ impl<K: Copy + Eq + Hash, V> Waiting<K, V> {
         node.map(|node| &mut node.value)
     }
 
+    /// Since when `key` waits.
+    pub fn since(&self, key: &K) -> Option<Time> {
+        self.node(*self.index.get(key)?).map(|node| node.since)
+    }
+
     /// Adds the newest entry. False, and nothing happens, when there is no room.
     pub fn insert(&mut self, key: K, value: V, now: Time) -> bool {
         debug_assert!(!self.index.contains_key(&key), "a key waits once");

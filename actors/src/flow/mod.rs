@@ -53,4 +53,4 @@ pub use connection::FlowState;
 pub use protocol::{Command, Effect, Event, SlotLimits, SlotRefusal, SlotSetup, Timer};
 pub use record::FlowView;
 pub use slot::Slot;
-pub use tally::Tally;
+pub use tally::{Stages, Tally};

@@ -150,6 +150,10 @@ pub(super) struct Opening {
     pub(super) excluded: Vec<Resource>,
     /// Proposals that were refused as taken.
     pub(super) refused: u8,
+    /// When the shard's question came.
+    pub(super) asked: Time,
+    /// When the present proposal came.
+    pub(super) proposed: Time,
     pub(super) deadline: Time,
 }
 

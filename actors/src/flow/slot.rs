@@ -5,7 +5,7 @@ use super::connection::Connection;
 use super::protocol::{Command, Effect, Event, SlotRefusal, SlotSetup, Timer};
 use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject};
 use super::table::{Found, Removed, Table};
-use super::tally::{Tallies, Tally};
+use super::tally::{Stages, Tallies, Tally};
 use crate::machine::{Commit, Context, Machine};
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{FlowEvent, FlowOpened, Resource, ReverseBound, Trackers};
@@ -24,6 +24,7 @@ pub struct Slot {
     subjects: Shared<Subject>,
     trackers: Shared<Trackers>,
     tallies: Tallies,
+    stages: Stages,
     /// What the last event took away, for its effects.
     pub(super) left: Left,
     /// Timers run from the recovery on.
@@ -48,6 +49,7 @@ impl Slot {
             subjects: Shared::default(),
             trackers: Shared::default(),
             tallies: Tallies::default(),
+            stages: Stages::default(),
             left: Left::default(),
             awake: false,
         }
@@ -113,6 +115,11 @@ impl Slot {
         self.tallies.targets.iter().map(|(id, tally)| (*id, *tally))
     }
 
+    /// How long openings took.
+    pub fn stages(&self) -> Stages {
+        self.stages
+    }
+
     pub(super) fn find(&self, key: &FlowKey) -> Found<'_> {
         self.table.find(&self.setup.hash, key)
     }
@@ -161,6 +168,11 @@ impl Slot {
 
     fn evolve_opened(&mut self, opened: &FlowOpened, at: Time) {
         self.take_out(&opened.directive.flow);
+        if let Some(Opening { phase: Phase::Binding(_), asked, proposed, .. }) = &self.left.opening
+        {
+            let (decide_ns, bind_ns) = (proposed.since(*asked), at.since(*proposed));
+            self.stages.add(&Stages { openings: 1, decide_ns, bind_ns });
+        }
         let Trackers { forward, reverse } = &opened.trackers;
         let flow = Flow {
             directive: Arc::clone(&opened.directive),
@@ -225,6 +237,8 @@ impl Slot {
             ask,
             excluded: Vec::new(),
             refused: 0,
+            asked: at,
+            proposed: at,
             deadline: at.plus_ms(self.setup.limits.opening_ms_max),
         };
         self.table.add_opening(&self.setup.hash, opening);
@@ -301,6 +315,7 @@ impl Machine for Slot {
             Event::Proposed(proposal) => {
                 if let Some(opening) = self.opening_mut(&proposal.directive.flow) {
                     opening.phase = Phase::Binding(Arc::clone(proposal));
+                    opening.proposed = at;
                 }
             }
             Event::Retried { flow, ask } => self.evolve_retried(flow, *ask),

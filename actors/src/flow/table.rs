@@ -12,35 +12,43 @@ use penstock_event_schema::flow::{FlowKey, SlotHash};
 use penstock_event_schema::id::Time;
 use std::collections::BTreeSet;
 
+/// Places that are made at a time: what grows is never moved.
+const CHUNK: usize = 64;
+
 /// Numbered places, reused.
 #[derive(Debug)]
 pub(super) struct Places<T> {
-    items: Vec<Option<T>>,
+    chunks: Vec<Box<[Option<T>]>>,
     free: Vec<u32>,
 }
 
 impl<T> Default for Places<T> {
     fn default() -> Self {
-        Places { items: Vec::new(), free: Vec::new() }
+        Places { chunks: Vec::new(), free: Vec::new() }
     }
 }
 
 impl<T> Places<T> {
     fn insert(&mut self, item: T) -> u32 {
-        match self.free.pop() {
-            Some(at) => {
-                self.items[at as usize] = Some(item);
-                at
-            }
-            None => {
-                self.items.push(Some(item));
-                u32::try_from(self.items.len() - 1).expect("limits keep records below 2^32")
-            }
+        if self.free.is_empty() {
+            let first = self.chunks.len() * CHUNK;
+            self.chunks.push((0..CHUNK).map(|_| None).collect());
+            let places = first..first + CHUNK;
+            self.free.extend(
+                places.rev().map(|at| u32::try_from(at).expect("limits keep records below 2^32")),
+            );
         }
+        let at = self.free.pop().expect("a chunk was added");
+        *self.place(at).expect("free places are places") = Some(item);
+        at
+    }
+
+    fn place(&mut self, at: u32) -> Option<&mut Option<T>> {
+        self.chunks.get_mut(at as usize / CHUNK)?.get_mut(at as usize % CHUNK)
     }
 
     fn remove(&mut self, at: u32) -> Option<T> {
-        let item = self.items.get_mut(at as usize)?.take();
+        let item = self.place(at)?.take();
         if item.is_some() {
             self.free.push(at);
         }
@@ -48,20 +56,21 @@ impl<T> Places<T> {
     }
 
     pub(super) fn get(&self, at: u32) -> Option<&T> {
-        self.items.get(at as usize)?.as_ref()
+        self.chunks.get(at as usize / CHUNK)?.get(at as usize % CHUNK)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
-        self.items.get_mut(at as usize)?.as_mut()
+        self.place(at)?.as_mut()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.items.len() - self.free.len()
+        self.chunks.len() * CHUNK - self.free.len()
     }
 
     /// In the order of places, which means nothing: sort before showing.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.items.iter().enumerate().filter_map(|(at, item)| Some((at as u32, item.as_ref()?)))
+        let items = self.chunks.iter().flatten().enumerate();
+        items.filter_map(|(at, item)| Some((at as u32, item.as_ref()?)))
     }
 }
 

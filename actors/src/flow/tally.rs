@@ -25,6 +25,26 @@ impl Tally {
     }
 }
 
+/// How long openings took since the start, by the slot's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Openings that have come to a flow with a reverse direction.
+    pub openings: u64,
+    /// From the shard's question to the decision node's proposal, summed, in nanoseconds.
+    pub decide_ns: u64,
+    /// From there until the reverse key was recorded in its slot, summed, in nanoseconds.
+    pub bind_ns: u64,
+}
+
+impl Stages {
+    /// Adds another slot's numbers.
+    pub fn add(&mut self, other: &Stages) {
+        self.openings += other.openings;
+        self.decide_ns += other.decide_ns;
+        self.bind_ns += other.bind_ns;
+    }
+}
+
 /// The tallies of one slot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tallies {

@@ -1,5 +1,6 @@
-//! The two threads of the embedded journal: one writes what has gathered, one syncs what is
-//! written.
+//! How the embedded journal writes: a small append is written by whoever brings it, when nobody
+//! else is writing; what gathers meanwhile, and what is large, is written by one thread as one
+//! group. Another thread syncs what is written.
 
 use super::embedded::SYNC_MS;
 use super::store::Store;
@@ -25,6 +26,10 @@ pub(super) enum Request {
     Settle(Settled),
 }
 
+/// An append of so many records is written by its bringer: about as long as waking a thread takes
+/// twice, there and back.
+const OWN_RECORDS_MAX: usize = 32;
+
 #[derive(Default)]
 struct Queue {
     requests: Vec<Request>,
@@ -45,6 +50,9 @@ struct Unsynced {
 /// What both threads share with the writers.
 pub(super) struct Commit {
     store: Store,
+    /// Whoever writes holds it. Taken before requests are taken out of the queue, so that they are
+    /// written in the order in which they were brought.
+    group: Mutex<Group>,
     queue: Mutex<Queue>,
     queued: Condvar,
     unsynced: Mutex<Unsynced>,
@@ -66,6 +74,7 @@ impl Commit {
     pub(super) fn new(store: Store) -> Commit {
         Commit {
             store,
+            group: Mutex::default(),
             queue: Mutex::default(),
             queued: Condvar::new(),
             unsynced: Mutex::default(),
@@ -91,6 +100,13 @@ impl Commit {
             drop(queue);
             return refuse(request, &JournalError::Closed);
         }
+        if queue.requests.is_empty()
+            && request.is_small()
+            && let Ok(mut group) = self.group.try_lock()
+        {
+            drop(queue);
+            return self.write(&mut group, &mut vec![request]);
+        }
         queue.requests.push(request);
         // The thread sleeps only when the queue was empty.
         if queue.requests.len() == 1 {
@@ -106,45 +122,52 @@ impl Commit {
 
     /// The first thread: writes until the journal is closed and all is written.
     pub(super) fn run_appends(&self) {
-        let mut group = Group::new(&self.store);
         let mut requests = Vec::new();
-        loop {
-            {
-                let mut queue = locked(&self.queue);
-                while queue.requests.is_empty() && !queue.closed {
-                    queue = self.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                }
-                if queue.requests.is_empty() {
-                    break;
-                }
-                std::mem::swap(&mut queue.requests, &mut requests);
-            }
-            let failure = locked(&self.failure).clone();
-            let outcome = match failure {
-                Some(error) => Err(error),
-                None => group.write(&requests),
-            };
-            let outcome = outcome.map(|records| {
-                self.accepted.fetch_add(records, Ordering::AcqRel);
-            });
-            match outcome {
-                Ok(()) => self.accept(&mut group),
-                Err(error) => {
-                    self.fail(&error);
-                    for request in requests.drain(..) {
-                        refuse(request, &error);
-                    }
-                    group.forget();
-                }
-            }
-            requests.clear();
+        while self.wait_for_requests() {
+            let mut group = locked(&self.group);
+            std::mem::swap(&mut locked(&self.queue).requests, &mut requests);
+            self.write(&mut group, &mut requests);
         }
+        // Nobody begins to write any more; this waits for the last one.
+        drop(locked(&self.group));
         locked(&self.unsynced).closed = true;
         self.written.notify_one();
     }
 
+    /// False when the journal is closed and nothing is left.
+    fn wait_for_requests(&self) -> bool {
+        let mut queue = locked(&self.queue);
+        while queue.requests.is_empty() && !queue.closed {
+            queue = self.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        !queue.requests.is_empty()
+    }
+
+    /// Writes requests as one group and empties them.
+    fn write(&self, group: &mut Group, requests: &mut Vec<Request>) {
+        let failure = locked(&self.failure).clone();
+        let outcome = match failure {
+            Some(error) => Err(error),
+            None => group.write(&self.store, requests),
+        };
+        match outcome {
+            Ok(records) => {
+                self.accepted.fetch_add(records, Ordering::AcqRel);
+                self.accept(group);
+            }
+            Err(error) => {
+                self.fail(&error);
+                for request in requests.drain(..) {
+                    refuse(request, &error);
+                }
+                group.forget();
+            }
+        }
+        requests.clear();
+    }
+
     /// Acknowledges a group that has been written, and hands it on to be synced.
-    fn accept(&self, group: &mut Group<'_>) {
+    fn accept(&self, group: &mut Group) {
         let mut unsynced = locked(&self.unsynced);
         for (sink, accepted) in &group.accepted {
             let writer = unsynced
@@ -232,6 +255,13 @@ impl Commit {
     }
 }
 
+impl Request {
+    /// Whether its bringer may write it.
+    fn is_small(&self) -> bool {
+        matches!(self, Request::Append { records, .. } if records.len() <= OWN_RECORDS_MAX)
+    }
+}
+
 fn refuse(request: Request, error: &JournalError) {
     match request {
         Request::Append { sink, .. } | Request::Ask { sink, .. } => {
@@ -251,8 +281,8 @@ struct Tail {
 }
 
 /// What one write holds, and who is to be told.
-struct Group<'a> {
-    store: &'a Store,
+#[derive(Default)]
+struct Group {
     tails: BTreeMap<TopicPartition, Tail>,
     accepted: Vec<(Arc<Sink>, BTreeMap<TopicPartition, Seq>)>,
     refused: Vec<(Arc<Sink>, Acknowledgement)>,
@@ -267,29 +297,18 @@ enum Place {
     Refused(Acknowledgement),
 }
 
-impl<'a> Group<'a> {
-    fn new(store: &'a Store) -> Group<'a> {
-        Group {
-            store,
-            tails: BTreeMap::new(),
-            accepted: Vec::new(),
-            refused: Vec::new(),
-            settling: Vec::new(),
-            sync: false,
-        }
-    }
-
+impl Group {
     /// Writes all requests as one batch, and says how many records it held.
-    fn write(&mut self, requests: &[Request]) -> Result<u64, JournalError> {
+    fn write(&mut self, store: &Store, requests: &[Request]) -> Result<u64, JournalError> {
         let mut records: Vec<&Sealed> = Vec::new();
         for request in requests {
             match request {
                 Request::Append { sink, records: appended, sync } => {
-                    self.append(sink, appended, &mut records)?;
+                    self.append(store, sink, appended, &mut records)?;
                     self.sync |= sync;
                 }
                 Request::Ask { sink, at } => {
-                    let seq = self.tail(*at)?.seq;
+                    let seq = self.tail(store, *at)?.seq;
                     self.accepted.push((sink.clone(), BTreeMap::from([(*at, seq)])));
                 }
                 Request::Settle(settled) => self.settling.push(settled.clone()),
@@ -303,9 +322,9 @@ impl<'a> Group<'a> {
         let bytes: usize = records.iter().map(|record| record.bytes.len()).sum();
         let mut batch = WriteBatch::with_capacity_bytes(bytes + 32 * records.len() + 64);
         for record in &records {
-            self.store.put(&mut batch, record.at, record.seq, &record.bytes);
+            store.put(&mut batch, record.at, record.seq, &record.bytes);
         }
-        self.store.write(batch)?;
+        store.write(batch)?;
         let records = records.len() as u64;
         metrics::counter!("penstock_journal_records_total").increment(records);
         metrics::counter!("penstock_journal_bytes_total").increment(bytes as u64);
@@ -316,13 +335,14 @@ impl<'a> Group<'a> {
     /// Gathers those of the appended records that follow what is there.
     fn append<'r>(
         &mut self,
+        store: &Store,
         sink: &Arc<Sink>,
         appended: &'r [Sealed],
         records: &mut Vec<&'r Sealed>,
     ) -> Result<(), JournalError> {
         let mut accepted = BTreeMap::new();
         for record in appended {
-            match self.place(record)? {
+            match self.place(store, record)? {
                 Place::Next => {
                     records.push(record);
                     accepted.insert(record.at, record.seq);
@@ -339,8 +359,8 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    fn place(&mut self, record: &Sealed) -> Result<Place, JournalError> {
-        let tail = self.tail(record.at)?;
+    fn place(&mut self, store: &Store, record: &Sealed) -> Result<Place, JournalError> {
+        let tail = self.tail(store, record.at)?;
         if record.epoch < tail.epoch {
             return Ok(Place::Refused(Acknowledgement::Fenced(record.at, tail.epoch)));
         }
@@ -356,12 +376,12 @@ impl<'a> Group<'a> {
         Ok(Place::Refused(Acknowledgement::Failed(JournalError::Gap { record, last })))
     }
 
-    fn tail(&mut self, at: TopicPartition) -> Result<&mut Tail, JournalError> {
+    fn tail(&mut self, store: &Store, at: TopicPartition) -> Result<&mut Tail, JournalError> {
         use std::collections::btree_map::Entry;
         match self.tails.entry(at) {
             Entry::Occupied(tail) => Ok(tail.into_mut()),
             Entry::Vacant(place) => {
-                let last = self.store.last(at)?;
+                let last = store.last(at)?;
                 Ok(place.insert(Tail { epoch: last.epoch, seq: last.seq }))
             }
         }

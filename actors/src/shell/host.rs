@@ -70,6 +70,8 @@ pub enum HostMessage<M: Machine> {
     Acknowledged(Vec<Acknowledgement>),
     /// A timer has run out.
     Tick,
+    /// Behind all that was in the mailbox: let out what that has led to.
+    Flush,
     /// End, once everything in flight is committed.
     Stop,
 }
@@ -213,6 +215,10 @@ struct HostState<M: Machine + 'static> {
     sync: bool,
     effects: Vec<(u32, M::Effect)>,
     timer: Option<(Time, AbortHandle)>,
+    /// The earliest time at which a driver that was fed wants to be woken.
+    wanted: Option<Time>,
+    /// Whether a [`HostMessage::Flush`] is on its way.
+    flushing: bool,
     failure: Option<JournalError>,
     fenced: Option<StopReason>,
     stopping: bool,
@@ -236,6 +242,7 @@ where
         setup: HostSetup<M>,
     ) -> Result<HostState<M>, ActorProcessingErr> {
         let mut state = HostState::new(myself, setup);
+        state.want_all();
         state.set_timer();
         Ok(state)
     }
@@ -247,13 +254,12 @@ where
         state: &mut HostState<M>,
     ) -> Result<(), ActorProcessingErr> {
         state.take(message);
-        state.flush();
         if let Some(error) = state.failure.take() {
             return Err(error.into());
         }
         if let Some(StopReason::Fenced { own, by }) = state.fenced {
             myself.stop(Some(format!("epoch {own} is fenced by epoch {by}")));
-        } else if state.stopping && !state.drivers.iter().any(Driver::is_busy) {
+        } else if state.stopping && !state.flushing && !state.drivers.iter().any(Driver::is_busy) {
             myself.stop(None);
         } else {
             state.set_timer();
@@ -297,6 +303,8 @@ where
             sync: false,
             effects: Vec::new(),
             timer: None,
+            wanted: None,
+            flushing: false,
             failure: None,
             fenced: None,
             stopping: false,
@@ -328,9 +336,28 @@ where
                         self.feed(driver as u32, Input::Tick, now);
                     }
                 }
+                self.want_all();
+            }
+            HostMessage::Flush => {
+                self.flushing = false;
+                self.flush();
             }
             HostMessage::Stop => self.stopping = true,
         }
+        if !self.flushing && !(self.records.is_empty() && self.effects.is_empty()) {
+            self.flushing = true;
+            self.tell_myself(HostMessage::Flush);
+        }
+    }
+
+    fn tell_myself(&self, message: HostMessage<M>) {
+        // An error means that the host has ended and waits for nothing.
+        let _ = self.myself.send_message(message);
+    }
+
+    /// All drivers are asked when they want to be woken: needed when a timer was used up.
+    fn want_all(&mut self) {
+        self.wanted = self.drivers.iter().filter_map(Driver::next_timeout).min();
     }
 
     fn ticket(&mut self, waiting: Waiting<M>) -> Ticket {
@@ -392,6 +419,8 @@ where
                 Output::Stop(reason) => self.fenced = Some(reason),
             }
         }
+        let wanted = self.drivers[index as usize].next_timeout();
+        self.wanted = self.wanted.into_iter().chain(wanted).min();
     }
 
     fn flush(&mut self) {
@@ -404,7 +433,7 @@ where
 
     /// One timer for all drivers, set again only when one wants to be woken earlier.
     fn set_timer(&mut self) {
-        let Some(at) = self.drivers.iter().filter_map(Driver::next_timeout).min() else { return };
+        let Some(at) = self.wanted.take() else { return };
         if self.timer.as_ref().is_some_and(|(set, _)| *set <= at) {
             return;
         }

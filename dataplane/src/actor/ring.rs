@@ -60,10 +60,12 @@ impl Wake {
         self.sleeping.store(true, Ordering::SeqCst);
     }
 
-    /// Called by the reader when it is awake again.
-    pub(super) fn awake(&self) {
+    /// Called by the reader when it is awake again; `woken` when the eventfd was readable.
+    pub(super) fn awake(&self, woken: bool) {
         self.sleeping.store(false, Ordering::SeqCst);
-        let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+        if woken {
+            let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+        }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {

@@ -26,18 +26,20 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 
 /// A NIC side that a thread can sleep on.
 pub trait Side: Nic + Send + 'static {
-    /// Sleeps until a frame arrives, `wake` is readable or `timeout` has passed.
-    fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration);
+    /// Sleeps until a frame arrives, `wake` is readable or `timeout` has passed; true when `wake`
+    /// is readable.
+    fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) -> bool;
 
     /// Counters by name, one list a port.
     fn statistics(&mut self) -> Vec<Vec<(&'static str, u64)>>;
 }
 
 impl Side for AfXdp {
-    fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) {
-        if let Err(error) = AfXdp::wait(self, Some(timeout), wake) {
+    fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) -> bool {
+        AfXdp::wait(self, Some(timeout), wake).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot wait for packets");
-        }
+            true
+        })
     }
 
     fn statistics(&mut self) -> Vec<Vec<(&'static str, u64)>> {
@@ -175,13 +177,14 @@ impl<S: Side> Running<S> {
     }
 
     fn sleep(&mut self, now: Time) {
+        let mut woken = false;
         self.inlet.wake.about_to_sleep();
         if self.inlet.consumer.is_empty() && !self.stop.load(Ordering::Acquire) {
             let due = self.shard.next_timeout().unwrap_or(Time::MAX).since(now);
             let timeout = SLEEP_MAX.min(Duration::from_nanos(due));
-            self.side.wait(self.inlet.wake.fd(), timeout);
+            woken = self.side.wait(self.inlet.wake.fd(), timeout);
         }
-        self.inlet.wake.awake();
+        self.inlet.wake.awake(woken);
     }
 }
 

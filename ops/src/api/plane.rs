@@ -250,7 +250,7 @@ pub enum Invalidate {
 }
 
 /// How a node is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// Its name.
@@ -271,6 +271,10 @@ pub struct NodeStatus {
     pub flows_opened: u64,
     /// Flows closed since the start.
     pub flows_closed: u64,
+    /// Microseconds that first packets spent since the start, on average, by stage: `decide` (to
+    /// the slot, choice of target and port), `bind` (the reverse key's record), `open` (the flow's
+    /// record, back to the shard), and `total`, from parked to sent.
+    pub opening_us: Vec<(String, f64)>,
     /// First packets that got no directive since the start, by reason.
     pub refusals: Vec<(String, u64)>,
     /// Its ports.

@@ -108,7 +108,7 @@ fn one_round(site: &Site, kind: Kind, result: &mut Rounds) -> Result<(), Error> 
         let drops = status.shards.iter().flat_map(|shard| &shard.drops);
         let drops: Vec<_> = drops.filter(|(_, count)| *count > 0).collect();
         eprintln!("penstock: {} flows opened, dropped {drops:?}", status.flows_opened);
-        result.stages = stages(&status);
+        result.stages = status.opening_us;
     }
     running.stop(site)
 }
@@ -143,16 +143,6 @@ fn without_anything(site: &Site, rate: u32) -> Result<(f64, f64), Error> {
     let latencies = sink.latencies()?;
     let microseconds = |percent| latencies.percentile(percent).unwrap_or(0) as f64 / 1e3;
     Ok((microseconds(50.0), microseconds(99.0)))
-}
-
-/// What the node says of the stages of an opening: counters `stage_NAME_us` are means.
-fn stages(status: &crate::api::plane::NodeStatus) -> Vec<(String, f64)> {
-    let counters = status.shards.iter().flat_map(|shard| &shard.counters);
-    let stages = counters.filter_map(|(name, value)| {
-        let stage = name.strip_prefix("stage_")?.strip_suffix("_us")?;
-        Some((stage.to_owned(), *value as f64))
-    });
-    stages.collect()
 }
 
 fn outcome(results: &[Rounds; 2], baseline: (f64, f64)) -> Outcome {

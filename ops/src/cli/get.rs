@@ -315,6 +315,10 @@ pub fn node_text(status: &NodeStatus) -> String {
             count(status.flows_closed)
         ),
     );
+    if !status.opening_us.is_empty() {
+        let stages = status.opening_us.iter().map(|(stage, us)| format!("{stage} {us:.0}"));
+        line("opening", format!("{} us on average", stages.collect::<Vec<_>>().join(", ")));
+    }
     line("replicas", replicas);
     line("slots", status.slots.to_string());
     line(

@@ -2,6 +2,7 @@
 //! shards true to both, and starts a shard again that has died.
 
 use super::steering;
+use super::tier::Place;
 use super::underlay::{Reader, Underlay};
 use super::wiring::Wiring;
 use crate::api::plane::{PortStatus, ShardStatus as ShardRow};
@@ -80,6 +81,8 @@ pub struct DataplaneArguments {
     pub clock: Clock,
     /// Who is where.
     pub wiring: Arc<Wiring>,
+    /// Where the shards' actors run.
+    pub tier: Place,
     /// All objects, as recovered.
     pub catalog: Catalog,
     /// The first reading of the kernel.
@@ -98,6 +101,7 @@ pub struct DataplaneState {
     config: NodeConfig,
     clock: Clock,
     wiring: Arc<Wiring>,
+    tier: Place,
     catalog: Catalog,
     underlay: Underlay,
     reader: Reader,
@@ -122,13 +126,14 @@ impl Actor for Dataplane {
         myself: ActorRef<DataplaneMessage>,
         arguments: DataplaneArguments,
     ) -> Result<DataplaneState, ActorProcessingErr> {
-        let DataplaneArguments { config, clock, wiring, catalog, underlay, reader, seed } =
+        let DataplaneArguments { config, clock, wiring, tier, catalog, underlay, reader, seed } =
             arguments;
         let program = Program::load(program_config(&config))?;
         let mut state = DataplaneState {
             config,
             clock,
             wiring,
+            tier,
             catalog,
             underlay,
             reader,
@@ -272,9 +277,9 @@ impl DataplaneState {
             id: ShardId(number),
             uplink: self.wiring.clone() as Arc<dyn Uplink>,
         };
-        let (shard, _) =
-            ShardActor::<AfXdp>::spawn_linked(None, ShardActor::default(), arguments, supervisor)
-                .await?;
+        let actor = ShardActor::<AfXdp>::default();
+        let spawned = ShardActor::spawn_linked(None, actor, arguments, supervisor);
+        let (shard, _) = self.tier.run(spawned).await?;
         shard.cast(ShardMessage::Inputs(self.everything()))?;
         if usize::from(number) < self.shards.len() {
             self.shards[usize::from(number)] = shard;
@@ -445,11 +450,12 @@ impl DataplaneState {
     }
 }
 
-/// With a core to spare, shards keep away from core 0, where interrupts and the rest of the node
-/// are at home.
+/// Shards keep away from core 0, where interrupts are at home, and from one more, where the tiers
+/// of first packets can be. With fewer cores nobody is pinned: the kernel sees who is busy, and a
+/// pinned shard would hold up the tiers that share its core while another core idles.
 fn core(number: u16, shards: u16) -> Option<usize> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores > usize::from(shards)).then(|| cores - 1 - usize::from(number))
+    (cores >= usize::from(shards) + 2).then(|| cores - 1 - usize::from(number))
 }
 
 impl DataplaneStatus {

@@ -1,7 +1,7 @@
 //! Rows and numbers about flows, read from the slots and the shards' caches.
 
 use crate::api::plane::{DirectiveRow, FlowFilter, FlowRow, Listing};
-use penstock_actors::flow::{FlowView, Slot, Tally};
+use penstock_actors::flow::{FlowView, Slot, Stages, Tally};
 use penstock_actors::network::Catalog;
 use penstock_dataplane::shard::CachedDirective;
 use penstock_event_schema::event::flow::Resource;
@@ -17,6 +17,8 @@ pub struct LiveCounts {
     pub opened: u64,
     /// Flows closed since the start.
     pub closed: u64,
+    /// How long openings took.
+    pub stages: Stages,
     requirements: BTreeMap<RequirementId, Tally>,
     targets: BTreeMap<TargetId, Tally>,
 }
@@ -37,6 +39,7 @@ impl LiveCounts {
 pub fn count(slots: &mut dyn Iterator<Item = &Slot>) -> LiveCounts {
     let mut counts = LiveCounts::default();
     for slot in slots {
+        counts.stages.add(&slot.stages());
         for (id, tally) in slot.tallies_by_requirement() {
             let sum = counts.requirements.entry(id).or_default();
             sum.add(&tally);

@@ -1,5 +1,6 @@
 //! Recovers drivers from the journal and starts the hosts around them.
 
+use super::tier::Place;
 use super::wiring::{DecisionOutlet, NetworkOutlet, SlotOutlet, Wiring};
 use penstock_actors::decision::{self, Decision, DecisionSetup};
 use penstock_actors::driver::{Driver, DriverLimits, DriverSetup, Input};
@@ -29,6 +30,8 @@ pub struct Hosts {
     pub journal: Arc<EmbeddedJournal>,
     /// Who is where.
     pub wiring: Arc<Wiring>,
+    /// Where slots and decisions run.
+    pub tier: Place,
     /// The keyed hash.
     pub hash: SlotHash,
     /// The node's clock.
@@ -109,7 +112,7 @@ impl Hosts {
             clock: self.clock,
         };
         tracing::debug!(host = name, "starting");
-        Ok(spawn(None, setup, Some(supervisor)).await?.0)
+        Ok(self.tier.run(spawn(None, setup, Some(supervisor))).await?.0)
     }
 
     /// Starts the host of objects; `addresses` are the kernel's.
@@ -185,7 +188,7 @@ impl Hosts {
             outlet: Box::new(DecisionOutlet(self.wiring.clone())) as Box<dyn Outlet<Decision>>,
             clock: self.clock,
         };
-        let (host, _) = spawn(None, setup, Some(supervisor)).await?;
+        let (host, _) = self.tier.run(spawn(None, setup, Some(supervisor))).await?;
         self.wiring.set_decision(host);
         Ok(())
     }

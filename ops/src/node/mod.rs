@@ -17,6 +17,7 @@ mod lock;
 mod plane;
 mod steering;
 mod supervisor;
+mod tier;
 mod underlay;
 mod wiring;
 
@@ -39,6 +40,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::{Supervisor, SupervisorArguments, SupervisorMessage};
+use tier::Tier;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use underlay::Reader;
@@ -116,6 +118,7 @@ struct Running {
     served: tokio::task::JoinHandle<()>,
     metrics: Option<tokio::task::JoinHandle<()>>,
     stop: watch::Sender<bool>,
+    _tier: Tier,
     /// Dropped last: then everything appended is on stable storage.
     _journal: Arc<EmbeddedJournal>,
 }
@@ -132,10 +135,12 @@ impl Running {
         let clock = Clock::start(last_time);
         let started = clock.now();
         let wiring = Wiring::new(hash.clone());
+        let tier = Tier::start()?;
         let hosts = Hosts {
             name: config.name.clone(),
             journal: journal.clone(),
             wiring: wiring.clone(),
+            tier: tier.place(),
             hash,
             clock,
             seed: u64::from_le_bytes(identity::random()?),
@@ -166,7 +171,7 @@ impl Running {
         });
         let served = server.serve(router, until(stopped));
         let served = tokio::spawn(async move { report(served.await) });
-        Ok(Running { supervisor, served, metrics, stop, _journal: journal })
+        Ok(Running { supervisor, served, metrics, stop, _tier: tier, _journal: journal })
     }
 
     /// Ends everything in order; false when something would not.

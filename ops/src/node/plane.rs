@@ -9,12 +9,14 @@ use crate::api::plane::{
 };
 use crate::config::NodeConfig;
 use crate::resource::{Kind, Resource};
+use penstock_actors::flow::Stages;
 use penstock_actors::journal::embedded::EmbeddedJournal;
 use penstock_actors::machine::{Context, Machine};
 use penstock_actors::network::{Catalog, Command, Networks, Refusal};
 use penstock_actors::shell::clock::Clock;
 use penstock_actors::shell::host::{Denied, HostRef};
 use penstock_dataplane::shard::Invalidation;
+use penstock_dataplane::shard::ShardCounters;
 use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::id::Time;
 use ractor::ActorRef;
@@ -272,6 +274,7 @@ impl Plane for NodePlane {
             flows: live.flows,
             flows_opened: live.opened,
             flows_closed: live.closed,
+            opening_us: opening_us(&live.stages, &dataplane),
             refusals: refusals.collect(),
             ports: dataplane.port_rows(&self.config),
             shards: dataplane.shard_rows(),
@@ -298,4 +301,22 @@ impl Plane for NodePlane {
         self.dataplane.cast(DataplaneMessage::Invalidate(invalidation)).map_err(|_| ended())?;
         self.settle().await
     }
+}
+
+/// Means of the stages of an opening, in microseconds; empty before the first.
+fn opening_us(stages: &Stages, dataplane: &DataplaneStatus) -> Vec<(String, f64)> {
+    let sum = |of: fn(&ShardCounters) -> u64| -> u64 {
+        dataplane.shards.iter().map(|(_, status)| of(&status.shard)).sum()
+    };
+    let (waited_ns, installed) = (sum(|counters| counters.waited_ns), sum(|c| c.installed));
+    if stages.openings == 0 || installed == 0 {
+        return Vec::new();
+    }
+    let mean = |ns: u64, count: u64| ns as f64 / count as f64 / 1_000.0;
+    let decide = mean(stages.decide_ns, stages.openings);
+    let bind = mean(stages.bind_ns, stages.openings);
+    let total = mean(waited_ns, installed);
+    let open = (total - decide - bind).max(0.0);
+    let named = [("decide", decide), ("bind", bind), ("open", open), ("total", total)];
+    named.map(|(name, us)| (name.to_owned(), us)).into()
 }

@@ -78,6 +78,7 @@ impl Actor for Supervisor {
             config,
             clock: hosts.clock,
             wiring: hosts.wiring.clone(),
+            tier: hosts.tier.clone(),
             catalog: catalog.clone(),
             underlay: underlay.clone(),
             reader: reader.clone(),

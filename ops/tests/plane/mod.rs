@@ -157,6 +157,7 @@ impl Plane for Node {
             name: "n1".into(),
             version: "0.1.0".into(),
             uptime_ms: 5_000,
+            opening_us: vec![("decide".into(), 40.0), ("total".into(), 120.5)],
             replicas: 1,
             slots: 64,
             flows: 1,

@@ -246,12 +246,13 @@ impl AfXdp {
     }
 
     /// Waits until a frame comes in, `wake` (an eventfd) becomes readable, or the time is up; None
-    /// waits without limit. Returns at once when frames are there. A signal ends it early.
-    pub fn wait(&mut self, timeout: Option<Duration>, wake: BorrowedFd<'_>) -> io::Result<()> {
+    /// waits without limit. Returns at once when frames are there. A signal ends it early. True
+    /// when `wake` is readable.
+    pub fn wait(&mut self, timeout: Option<Duration>, wake: BorrowedFd<'_>) -> io::Result<bool> {
         // What copy mode has left over is sent by nobody else.
         self.kick();
         if self.sockets.iter_mut().any(Socket::is_readable) {
-            return Ok(());
+            return Ok(false);
         }
         let timeout = timeout.map(|time| Timespec {
             tv_sec: time.as_secs().min(i64::MAX as u64) as i64,
@@ -261,7 +262,8 @@ impl AfXdp {
             self.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
         waited.push(PollFd::from_borrowed_fd(wake, PollFlags::IN));
         match poll(&mut waited, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Ok(_) => Ok(waited.last().is_some_and(|wake| !wake.revents().is_empty())),
+            Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
