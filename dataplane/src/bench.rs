@@ -7,12 +7,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "benchmarks measure time")]
 
+use crate::batch::BATCH_MAX;
 use crate::cache::{Form, Key, Key4, LOAD_PERCENT, Table};
 use crate::hash::Seed;
 use crate::nic::memory::MemoryNic;
 use crate::nic::{Frame, FrameMemory, PortIndex};
 use crate::packet::checksum::{Sum, pseudo4};
-use crate::pipeline::BATCH_MAX;
 use crate::route::{Route, RouteTable};
 use crate::shard::{PortState, Shard, ShardConfig, ShardInput, ShardOutput};
 use ipnet::IpNet;

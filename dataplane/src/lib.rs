@@ -9,7 +9,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`packet`], [`rewrite`], [`craft`] | frames read, rewritten in place, made |
-//! | [`pipeline`] | what becomes of a packet, as a list, in batches |
+//! | [`pipeline`], [`batch`] | what becomes of a packet, as a list; the short way, in batches |
 //! | [`shard`] | the whole: limits, inputs, outputs, time |
 //! | [`cache`], [`side`], [`words`] | directives by key; what does not fit them; which still count |
 //! | [`pending`], [`negative`] | packets without a directive, and what keeps junk from the slow path |
@@ -24,6 +24,7 @@
 
 pub mod actor;
 pub mod answer;
+pub mod batch;
 pub mod bench;
 pub mod cache;
 pub mod counters;

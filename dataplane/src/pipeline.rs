@@ -1,47 +1,21 @@
 //! What becomes of a packet, as a list: parse, sanity, directive lookup, (suspicion score),
 //! (partition gate), ops or miss, transmit.
 //!
-//! Plain packets go through in batches: each stage walks over the whole batch and asks for the
-//! memory that the next one needs, so that a batch waits for memory once. The first stages only
-//! guess which entry a frame will need, by a key read at the usual offsets; the last one parses the
-//! frame and does nothing that a wrong guess could spoil. Everything else (a miss, ARP, fragments,
-//! ICMP, damage) takes the same list alone, as do frames that were put aside and come back.
+//! Plain packets of established flows go through in batches, see [`batch`](crate::batch).
+//! Everything else (a miss, ARP, fragments, ICMP, damage) takes the same list alone, as do frames
+//! that were put aside and come back.
 //!
 //! A score and the gate belong between lookup and ops: known flows score better, and a fenced
 //! partition lets them pass.
 
-use crate::cache::{Form, Key, Key4, Key6, State};
-use crate::nic::{Frame, FrameMemory};
+use crate::cache::{Form, Key, State};
+use crate::nic::{Frame, FrameMemory, PortIndex};
 use crate::packet::{Content, Fragment, Malformed, Packet, Parsed, Version, inner, parse, tcp};
-use crate::rewrite::CannotApply;
 use crate::route::{Hop, Ingress, NoWay, PORTS_MAX};
-use crate::shard::{DropReason, Shard, Turn};
+use crate::shard::{DropReason, Shard, Turn, stamp};
 use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
 use penstock_event_schema::flow::FlowKey;
-use penstock_event_schema::id::NetworkId;
-
-/// Frames that go through the stages together: enough to hide the memory behind the work, few
-/// enough that what was asked for is still near when it is needed.
-pub const BATCH_MAX: usize = 64;
-
-/// A frame between stages.
-#[derive(Clone, Copy)]
-pub(crate) enum Lane {
-    /// It looks like an IPv4 packet of this key.
-    Four(Guess<Key4>),
-    /// It looks like an IPv6 packet of this key.
-    Six(Guess<Key6>),
-    /// It goes alone.
-    Alone,
-}
-
-/// What a frame will probably need.
-#[derive(Clone, Copy)]
-pub(crate) struct Guess<K> {
-    key: K,
-    hash: u64,
-    slot: u32,
-}
+use penstock_event_schema::id::{NetworkId, Time};
 
 /// How a directive is carried out.
 #[derive(Clone, Copy)]
@@ -54,9 +28,17 @@ pub(crate) enum Manner<'a> {
     Error(&'a Packet),
 }
 
+/// Where a packet goes that has been rewritten.
+pub(crate) struct Way {
+    port: PortIndex,
+    next_hop: u32,
+    /// Whether the neighbour's hardware address is known, and in the frame.
+    resolved: bool,
+}
+
 /// Why a packet that found an entry is not simply sent.
 #[derive(Clone, Copy)]
-enum Detour {
+pub(crate) enum Detour {
     OtherKey,
     Opens,
     Negative,
@@ -74,83 +56,16 @@ const ENDING: u8 = tcp::flag::FIN | tcp::flag::RST;
 const BEGINNING: u8 = tcp::flag::SYN | tcp::flag::ACK;
 
 impl Shard {
-    /// Takes a batch of at most [`BATCH_MAX`] frames through all stages.
-    pub(crate) fn run<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, batch: &[Frame]) {
-        for &frame in batch {
-            turn.memory.prefetch(frame);
-        }
-        let mut lanes = std::mem::take(&mut self.lanes);
-        let (four, six) = (self.tables.four.view(), self.tables.six.view());
-        for (lane, &frame) in lanes.iter_mut().zip(batch) {
-            let received = &mut self.counters.received[usize::from(frame.port.0) % PORTS_MAX];
-            *received = received.wrapping_add(1);
-            let ingress = self.router.ingress(frame.port);
-            let bytes = turn.memory.bytes(frame);
-            let Some(NetworkId(network)) = ingress.network.filter(|_| is_for_us(bytes, ingress))
-            else {
-                *lane = Lane::Alone;
-                continue;
-            };
-            if let Some(key) = Key4::peek(bytes, network) {
-                let hash = key.hash(&self.seed);
-                four.prefetch_tags(hash);
-                *lane = Lane::Four(Guess { key, hash, slot: 0 });
-            } else if let Some(key) = Key6::peek(bytes, network) {
-                let hash = key.hash(&self.seed);
-                six.prefetch_tags(hash);
-                *lane = Lane::Six(Guess { key, hash, slot: 0 });
-            } else {
-                *lane = Lane::Alone;
-            }
-        }
-        for lane in &mut lanes[..batch.len()] {
-            let slot = match lane {
-                Lane::Four(guess) => four.candidate(guess.hash).map(|slot| guess.slot = slot),
-                Lane::Six(guess) => six.candidate(guess.hash).map(|slot| guess.slot = slot),
-                Lane::Alone => None,
-            };
-            if slot.is_none() {
-                *lane = Lane::Alone;
-            }
-        }
-        for (lane, &frame) in lanes.iter().zip(batch) {
-            let done = match lane {
-                Lane::Four(guess) => self.finish::<FastForm4, M>(turn, frame, guess),
-                Lane::Six(guess) => self.finish::<FastForm6, M>(turn, frame, guess),
-                Lane::Alone => false,
-            };
-            if !done {
-                self.alone(turn, frame);
-            }
-        }
-        self.lanes = lanes;
-    }
-
-    /// Last stage: parse, sanity, ops. False when the frame is to go alone; it is unchanged then.
-    #[inline(always)]
-    fn finish<F: Form, M: FrameMemory>(
-        &mut self,
-        turn: &mut Turn<'_, M>,
-        frame: Frame,
-        guess: &Guess<F::Key>,
-    ) -> bool {
-        let Ok(Parsed::Ip(packet)) = parse(turn.memory.bytes(frame)) else { return false };
-        sanity(&packet).is_ok()
-            && self
-                .execute::<F, M>(turn, frame, &packet, guess.slot, &guess.key, Manner::Plain)
-                .is_ok()
-    }
-
     /// The whole list for one frame.
     pub(crate) fn alone<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, frame: Frame) {
-        let ingress = self.router.ingress(frame.port);
+        let ingress = self.router.ingress(frame.port).copied().unwrap_or_default();
         let Some(network) = ingress.network else {
             return self.discard(turn, frame, DropReason::NoNetwork);
         };
         let bytes = turn.memory.bytes(frame);
         match parse(bytes) {
             Err(damage) => self.discard_malformed(turn, frame, damage),
-            Ok(_) if !is_for_us(bytes, ingress) => self.discard(turn, frame, DropReason::NotForUs),
+            Ok(_) if !is_for_us(bytes, &ingress) => self.discard(turn, frame, DropReason::NotForUs),
             Ok(Parsed::Ip(packet)) => match sanity(&packet) {
                 Ok(()) => self.packet(turn, frame, &packet, network),
                 Err(reason) => self.discard(turn, frame, reason),
@@ -250,23 +165,23 @@ impl Shard {
         key: &F::Key,
         manner: Manner<'_>,
     ) {
-        if let Err(detour) = self.execute::<F, M>(turn, frame, packet, slot, key, manner) {
-            self.detour::<F, M>(turn, frame, packet, slot, manner, detour);
+        let bytes = turn.memory.bytes(frame);
+        match self.execute::<F>(bytes, packet, (slot, key), manner, turn.now) {
+            Ok(way) => self.depart(turn, frame, way),
+            Err(detour) => self.detour::<F, M>(turn, frame, packet, slot, manner, detour),
         }
     }
 
     /// Carries out the entry in `slot`, if it is the one of `key` and nothing stands in the way.
-    /// With an error the frame is unchanged and the caller still holds it.
-    #[inline(always)]
-    fn execute<F: Form, M: FrameMemory>(
+    /// With an error the frame is unchanged.
+    pub(crate) fn execute<F: Form>(
         &mut self,
-        turn: &mut Turn<'_, M>,
-        mut frame: Frame,
+        bytes: &mut [u8],
         packet: &Packet,
-        slot: u32,
-        key: &F::Key,
+        (slot, key): (u32, &F::Key),
         manner: Manner<'_>,
-    ) -> Result<(), Detour> {
+        now: Time,
+    ) -> Result<Way, Detour> {
         let entry = F::table_mut(&mut self.tables).entry_mut(slot);
         if !entry.holds(key) {
             return Err(Detour::OtherKey);
@@ -291,27 +206,37 @@ impl Shard {
         if packet.ip_length() > usize::from(hop.mtu) {
             return Err(Detour::TooBig(*hop));
         }
-        let bytes = turn.memory.bytes(frame);
-        carry_out(entry, bytes, packet, manner).map_err(|_| Detour::CannotApply)?;
-        frame.port = hop.port;
-        let known = hop.resolved;
-        if let (true, Some(addresses)) = (known, bytes.first_chunk_mut()) {
+        if !carry_out(entry, bytes, packet, manner) {
+            return Err(Detour::CannotApply);
+        }
+        let way = Way { port: hop.port, next_hop: state.next_hop, resolved: hop.resolved };
+        if let (true, Some(addresses)) = (hop.resolved, bytes.first_chunk_mut()) {
             *addresses = hop.ethernet;
         }
         self.counters.hits = self.counters.hits.wrapping_add(1);
         // An error about a flow is no sign of life of its ends.
         if !matches!(manner, Manner::Error(_)) {
-            entry.count(packet.ip_length(), packet.tcp_flags, turn.stamp);
+            entry.count(packet.ip_length(), packet.tcp_flags, stamp(now));
             if packet.tcp_flags & ENDING != 0 || state.flags & flag::REPORT_DUE == 0 {
-                self.note_activity::<F, M>(turn, packet, slot);
+                self.note_activity::<F>(packet.tcp_flags, slot, now);
             }
         }
-        if known {
-            self.send(frame);
+        Ok(way)
+    }
+
+    /// Hands a rewritten frame to its next hop, or puts it aside until that is known.
+    #[inline(always)]
+    pub(crate) fn depart<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        way: Way,
+    ) {
+        if way.resolved {
+            self.send(Frame { port: way.port, ..frame });
         } else {
-            self.await_neighbour(turn, frame, state.next_hop);
+            self.await_neighbour(turn, frame, way.next_hop);
         }
-        Ok(())
     }
 
     /// Whether an entry counts at all.
@@ -329,37 +254,32 @@ impl Shard {
     ) {
         let entry = F::table_mut(&mut self.tables).entry_mut(slot);
         entry.count(packet.ip_length(), packet.tcp_flags, turn.stamp);
-        self.note_activity::<F, M>(turn, packet, slot);
+        self.note_activity::<F>(packet.tcp_flags, slot, turn.now);
     }
 
-    fn note_activity<F: Form, M: FrameMemory>(
-        &mut self,
-        turn: &mut Turn<'_, M>,
-        packet: &Packet,
-        slot: u32,
-    ) {
+    pub(crate) fn note_activity<F: Form>(&mut self, tcp_flags: u8, slot: u32, now: Time) {
         let entry = F::table_mut(&mut self.tables).entry_mut(slot);
         let flags = entry.state().flags;
-        if packet.tcp_flags & ENDING != 0 {
-            self.report_ending::<F, M>(turn, slot);
+        if tcp_flags & ENDING != 0 {
+            self.report_ending::<F>(slot, now);
         } else if flags & flag::REPORT_DUE == 0 {
             entry.set_flags(flags | flag::REPORT_DUE);
-            self.due.push(F::slot(slot), turn.now);
+            self.due.push(F::slot(slot), now);
         }
     }
 
     /// FIN and RST are reported at once, unless a sender makes a flood of them.
     #[cold]
-    fn report_ending<F: Form, M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>, slot: u32) {
+    fn report_ending<F: Form>(&mut self, slot: u32, now: Time) {
         let entry = F::table_mut(&mut self.tables).entry_mut(slot);
         let flags = entry.state().flags;
-        if self.outbox.reports_room() > 0 && self.limits.report(turn.now) {
+        if self.outbox.reports_room() > 0 && self.limits.report(now) {
             let mut form = *entry;
             entry.take_counts();
-            self.report(&mut form, turn.now);
+            self.report(&mut form, now);
         } else if flags & flag::REPORT_DUE == 0 {
             entry.set_flags(flags | flag::REPORT_DUE);
-            self.due.push(F::slot(slot), turn.now);
+            self.due.push(F::slot(slot), now);
         }
     }
 
@@ -436,7 +356,7 @@ impl Shard {
                 self.answer_too_big(turn, frame, packet, hop.mtu);
             }
             Detour::TooBig(hop) => {
-                if carry_out(&entry, turn.memory.bytes(frame), packet, manner).is_err() {
+                if !carry_out(&entry, turn.memory.bytes(frame), packet, manner) {
                     return self.discard(turn, frame, DropReason::CannotApply);
                 }
                 self.counters.hits += 1;
@@ -458,33 +378,28 @@ impl Shard {
     }
 }
 
-/// Rewrites a frame as its entry says.
+/// Rewrites a frame as its entry says. False when that cannot be; the frame is unchanged then.
 #[inline(always)]
-fn carry_out<F: Form>(
-    entry: &F,
-    bytes: &mut [u8],
-    packet: &Packet,
-    manner: Manner<'_>,
-) -> Result<(), CannotApply> {
+fn carry_out<F: Form>(entry: &F, bytes: &mut [u8], packet: &Packet, manner: Manner<'_>) -> bool {
     match manner {
-        Manner::Plain => entry.apply(bytes, packet),
-        Manner::Later => entry.apply_later_fragment(bytes, packet),
-        Manner::Error(quoted) => entry.apply_error(bytes, packet, quoted),
+        Manner::Plain => entry.apply(bytes, packet).is_ok(),
+        Manner::Later => entry.apply_later_fragment(bytes, packet).is_ok(),
+        Manner::Error(quoted) => entry.apply_error(bytes, packet, quoted).is_ok(),
     }
 }
 
 /// Whether a frame was sent to this port's hardware address, or to a group.
 #[inline(always)]
-fn is_for_us(bytes: &[u8], ingress: Ingress) -> bool {
-    match (bytes.first_chunk::<6>(), ingress.mac) {
-        (Some(to), Some(mac)) => *to == mac || to[0] & 1 != 0,
+pub(crate) fn is_for_us(bytes: &[u8], ingress: &Ingress) -> bool {
+    match (bytes.first_chunk::<6>(), &ingress.mac) {
+        (Some(to), Some(mac)) => to[..] == mac[..] || to[0] & 1 != 0,
         _ => true,
     }
 }
 
 /// What no honest sender sends, beside what the parser rejects.
 #[inline(always)]
-fn sanity(packet: &Packet) -> Result<(), DropReason> {
+pub(crate) fn sanity(packet: &Packet) -> Result<(), DropReason> {
     let flags = packet.tcp_flags;
     if flags & tcp::flag::SYN != 0 && flags & ENDING != 0 {
         return Err(DropReason::TcpFlags);

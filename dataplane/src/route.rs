@@ -153,8 +153,8 @@ impl Router {
 
     /// What counts of a port for frames that come in there.
     #[inline(always)]
-    pub fn ingress(&self, port: PortIndex) -> Ingress {
-        self.ingress.get(usize::from(port.0)).copied().unwrap_or_default()
+    pub fn ingress(&self, port: PortIndex) -> Option<&Ingress> {
+        self.ingress.get(usize::from(port.0))
     }
 
     /// What is known of a port.

@@ -2,7 +2,7 @@
 
 use super::{Table, Tables};
 use crate::hash::{Seed, fold};
-use crate::packet::{Packet, array_at};
+use crate::packet::{Packet, array_at, ipv4};
 use crate::report::Slot;
 use crate::rewrite::{self, CannotApply};
 use bytemuck::Pod;
@@ -29,9 +29,10 @@ pub trait Key: Copy + Eq + std::fmt::Debug {
 pub struct Key4 {
     /// Source and destination address as they stand in the header.
     addresses: u64,
-    /// Source and destination port as they stand in the header, and the network below.
-    ports: u64,
-    protocol: u64,
+    /// Source and destination port as they stand in the header.
+    ports: u32,
+    network: u32,
+    protocol: u8,
 }
 
 /// The key of an IPv6 direction.
@@ -42,12 +43,6 @@ pub struct Key6 {
     ports: u32,
     network: u32,
     protocol: u8,
-}
-
-/// Ports as they stand in the header, and the network, in one word.
-#[inline(always)]
-fn with_network(ports: [u8; 4], network: u32) -> u64 {
-    u64::from(u32::from_ne_bytes(ports)) << 32 | u64::from(network)
 }
 
 #[inline(always)]
@@ -64,21 +59,35 @@ fn has_ports(protocol: u8) -> bool {
 
 #[inline(always)]
 fn words(address: [u8; 16]) -> [u64; 2] {
-    bytemuck::cast(address)
+    [u64::from_ne_bytes(array_at(&address, 0)), u64::from_ne_bytes(array_at(&address, 8))]
+}
+
+/// Two addresses as they stand in the header.
+#[inline(always)]
+fn side_by_side([a, b, c, d]: [u8; 4], [e, f, g, h]: [u8; 4]) -> u64 {
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+impl Key4 {
+    /// The key of a [`plain`](crate::packet::plain) packet that arrived in `network`, of
+    /// TCP or UDP.
+    #[inline(always)]
+    pub fn of<const N: usize>(head: &[u8; N], network: u32) -> Key4 {
+        const { assert!(N >= 38) };
+        Key4 {
+            addresses: u64::from_ne_bytes(array_at(head, 26)),
+            ports: u32::from_ne_bytes(array_at(head, 34)),
+            network,
+            protocol: head[23],
+        }
+    }
 }
 
 impl Key for Key4 {
     #[inline(always)]
     fn peek(frame: &[u8], network: u32) -> Option<Key4> {
         let head: &[u8; 38] = frame.first_chunk()?;
-        // EtherType, version and header length; fragment offset and "more fragments".
-        let plain = head[12..15] == [0x08, 0x00, 0x45] && [head[20] & 0x3f, head[21]] == [0, 0];
-        let protocol = head[23];
-        (plain && has_ports(protocol)).then(|| Key4 {
-            addresses: u64::from_ne_bytes(array_at(head, 26)),
-            ports: with_network(array_at(head, 34), network),
-            protocol: u64::from(protocol),
-        })
+        (ipv4::is_plain(head) && has_ports(head[23])).then(|| Key4::of(head, network))
     }
 
     fn from_flow(key: &FlowKey) -> Option<Key4> {
@@ -86,18 +95,19 @@ impl Key for Key4 {
             return None;
         };
         Some(Key4 {
-            addresses: bytemuck::cast([source.octets(), destination.octets()]),
-            ports: u64::from(ports(key.source_port, key.destination_port)) << 32
-                | u64::from(key.network.0),
-            protocol: u64::from(key.protocol.0),
+            addresses: side_by_side(source.octets(), destination.octets()),
+            ports: ports(key.source_port, key.destination_port),
+            network: key.network.0,
+            protocol: key.protocol.0,
         })
     }
 
     #[inline(always)]
     fn hash(&self, seed: &Seed) -> u64 {
         let Seed([a, b, c, d]) = *seed;
-        let first = fold(self.addresses ^ a, self.ports ^ b);
-        fold(first ^ c, self.protocol ^ d)
+        let rest = u64::from(self.ports) << 32 | u64::from(self.network);
+        let first = fold(self.addresses ^ a, rest ^ b);
+        fold(first ^ c, u64::from(self.protocol) ^ d)
     }
 }
 
@@ -414,9 +424,10 @@ form!(
         let [a, b] = form.source_port;
         let [c, d] = form.destination_port;
         Key4 {
-            addresses: bytemuck::cast([form.source, form.destination]),
-            ports: with_network([a, b, c, d], form.network),
-            protocol: u64::from(form.protocol),
+            addresses: side_by_side(form.source, form.destination),
+            ports: u32::from_ne_bytes([a, b, c, d]),
+            network: form.network,
+            protocol: form.protocol,
         }
     })
 );

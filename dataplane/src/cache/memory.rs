@@ -31,14 +31,23 @@ impl<T: Pod> Pages<T> {
         Pages { map, count, element: PhantomData }
     }
 
+    /// One element, for no more than its own bounds are looked at.
     #[inline(always)]
-    pub(super) fn slice(&self) -> &[T] {
-        &bytemuck::cast_slice(&self.map)[..self.count]
+    pub(super) fn at(&self, index: usize) -> &T {
+        let start = index * size_of::<T>();
+        bytemuck::from_bytes(&self.map[start..start + size_of::<T>()])
+    }
+
+    /// As [`Pages::at`], to change.
+    #[inline(always)]
+    pub(super) fn at_mut(&mut self, index: usize) -> &mut T {
+        let start = index * size_of::<T>();
+        bytemuck::from_bytes_mut(&mut self.map[start..start + size_of::<T>()])
     }
 
     #[inline(always)]
-    pub(super) fn slice_mut(&mut self) -> &mut [T] {
-        &mut bytemuck::cast_slice_mut(&mut self.map)[..self.count]
+    pub(super) fn slice(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.map)[..self.count]
     }
 
     /// Bytes of address space.

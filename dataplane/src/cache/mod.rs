@@ -3,7 +3,7 @@
 //! A [`Table`] is a set-associative hash table of fixed size. A key has two candidate buckets of
 //! [`WAYS`] entries; it goes into the first unless that is rather full and the second is emptier,
 //! so that most lookups end in the first. A bucket's 16-bit tags lie together in an array of their
-//! own, one eighth of a cache line pair, and say which of its entries is worth looking at. So a
+//! own, a quarter of a cache line, and say which of its entries is worth looking at. So a
 //! lookup touches one line of tags and one entry, both of which a batch can ask for ahead.
 //!
 //! Entries never move: a slot number stays right until its entry is removed or evicted. When both
@@ -38,7 +38,7 @@ pub struct Tables {
 
 /// A fixed-size table of fast forms.
 pub struct Table<F: Form> {
-    tags: Pages<[u16; WAYS]>,
+    tags: Pages<Tags>,
     entries: Pages<F>,
     buckets: u32,
     occupied: usize,
@@ -55,29 +55,46 @@ pub struct Inserted<F> {
     pub evicted: bool,
 }
 
+/// Where a key may lie.
 #[derive(Clone, Copy)]
-struct Place {
+pub struct Place {
     first: u32,
     second: u32,
     tag: u16,
 }
+
+/// The tags of a bucket: way `w` of the first four at bit `16 * w` of the first word, the others
+/// in the second.
+type Tags = [u64; 2];
 
 /// Ways of a bucket, one bit each: way `w` of the first four at bit `16 * w`, of the others four
 /// bits above. So both halves of a bucket are compared as one word each.
 #[derive(Clone, Copy)]
 struct Ways(u64);
 
+/// The lowest bit of each 16.
+const ONES: u64 = 0x0001_0001_0001_0001;
+/// The top bit of each 16.
+const TOP: u64 = ONES << 15;
+
 impl Ways {
     /// Those that hold `tag`.
     #[inline(always)]
-    fn with(tags: &[u16; WAYS], tag: u16) -> Ways {
-        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
-        let wanted = u64::from(tag) * 0x0001_0001_0001_0001;
-        let [front, back]: [u64; 2] = bytemuck::cast(*tags);
+    fn with(tags: &Tags, tag: u16) -> Ways {
+        const LOW: u64 = !TOP;
         // The top bit of each 16 that are zero; no carry leaves its 16.
         let zeros = |word: u64| !(((word & LOW) + LOW) | word | LOW);
-        let (front, back) = (u64::from_le(front) ^ wanted, u64::from_le(back) ^ wanted);
-        Ways(zeros(front) >> 15 | zeros(back) >> 11)
+        let [front, back] = tags.map(|word| zeros(word ^ (u64::from(tag) * ONES)));
+        Ways(front >> 15 | back >> 11)
+    }
+
+    /// The first that holds `tag`. With fewer steps than [`Ways::with`]: what is borrowed from
+    /// a 16 that is zero spoils only those above it.
+    #[inline(always)]
+    fn first_with(tags: &Tags, tag: u16) -> Option<u32> {
+        let zeros = |word: u64| word.wrapping_sub(ONES) & !word & TOP;
+        let [front, back] = tags.map(|word| zeros(word ^ (u64::from(tag) * ONES)));
+        Ways(front >> 15 | back >> 11).take()
     }
 
     #[inline(always)]
@@ -102,45 +119,45 @@ impl Ways {
 #[inline(always)]
 fn place(buckets: u32, hash: u64) -> Place {
     let (low, high) = (hash & 0xffff_ffff, hash >> 32);
-    let tag = (low ^ high) as u16;
     Place {
         first: ((low * u64::from(buckets)) >> 32) as u32,
         second: ((high * u64::from(buckets)) >> 32) as u32,
-        // 0 marks a free way.
-        tag: tag | u16::from(tag == 0),
+        // The lowest bit is always set: 0 marks a free way.
+        tag: (low ^ high) as u16 | 1,
     }
 }
 
+/// Fits, as a table has at most 2^28 buckets.
 #[inline(always)]
 fn slot_of(bucket: u32, way: u32) -> u32 {
-    bucket * WAYS as u32 + way
+    bucket << WAYS.trailing_zeros() | way
 }
 
 /// A table to look things up in, many at once.
 pub struct View<'a, F> {
-    tags: &'a [[u16; WAYS]],
+    tags: &'a [Tags],
     entries: &'a [F],
     buckets: u32,
 }
 
 impl<F: Form> View<'_, F> {
-    /// Asks the processor for the tags that [`View::candidate`] will look at.
+    /// Where a key with this hash may lie; asks the processor for the tags there.
     #[inline(always)]
-    pub fn prefetch_tags(&self, hash: u64) {
+    pub fn place(&self, hash: u64) -> Place {
         let place = place(self.buckets, hash);
         prefetch(&self.tags[place.first as usize]);
         prefetch(&self.tags[place.second as usize]);
+        place
     }
 
     /// The slot that probably holds the key, by tags alone, and asks the processor for it.
     #[inline(always)]
-    pub fn candidate(&self, hash: u64) -> Option<u32> {
-        let place = place(self.buckets, hash);
+    pub fn candidate(&self, place: Place) -> Option<u32> {
         let mut found = place.first;
-        let mut way = Ways::with(&self.tags[found as usize], place.tag).take();
+        let mut way = Ways::first_with(&self.tags[found as usize], place.tag);
         if way.is_none() {
             found = place.second;
-            way = Ways::with(&self.tags[found as usize], place.tag).take();
+            way = Ways::first_with(&self.tags[found as usize], place.tag);
         }
         let slot = slot_of(found, way?);
         prefetch(&self.entries[slot as usize]);
@@ -205,7 +222,7 @@ impl<F: Form> Table<F> {
 
     #[inline(always)]
     fn find_in(&self, bucket: u32, tag: u16, key: &F::Key) -> Option<u32> {
-        let mut ways = Ways::with(&self.tags.slice()[bucket as usize], tag);
+        let mut ways = Ways::with(self.tags.at(bucket as usize), tag);
         while let Some(way) = ways.take() {
             let slot = slot_of(bucket, way);
             if self.entry(slot).holds(key) {
@@ -218,13 +235,13 @@ impl<F: Form> Table<F> {
     /// The entry in `slot`, in use or not.
     #[inline(always)]
     pub fn entry(&self, slot: u32) -> &F {
-        &self.entries.slice()[slot as usize]
+        self.entries.at(slot as usize)
     }
 
     /// As [`Table::entry`], to change. Its key must stay.
     #[inline(always)]
     pub fn entry_mut(&mut self, slot: u32) -> &mut F {
-        &mut self.entries.slice_mut()[slot as usize]
+        self.entries.at_mut(slot as usize)
     }
 
     /// Puts an entry in. Where its key is there already, that entry is replaced. When both
@@ -247,14 +264,19 @@ impl<F: Form> Table<F> {
         let entry = self.entry_mut(slot);
         *entry = form;
         entry.set_flags(form.state().flags & !flag::REPORT_DUE | flag::OCCUPIED | due);
-        self.tags.slice_mut()[slot as usize / WAYS][slot as usize % WAYS] = place.tag;
+        self.set_tag(slot, place.tag);
         self.occupied += usize::from(!in_use);
         Some(Inserted { slot, replaced: in_use.then_some(held), evicted: in_use && same.is_none() })
     }
 
+    fn set_tag(&mut self, slot: u32, tag: u16) {
+        let (bucket, way) = (slot as usize / WAYS, slot as usize % WAYS);
+        let (word, shift) = (&mut self.tags.at_mut(bucket)[way / 4], 16 * (way % 4));
+        *word = *word & !(0xffff << shift) | u64::from(tag) << shift;
+    }
+
     fn free_slot(&self, place: Place) -> Option<u32> {
-        let tags = self.tags.slice();
-        let free = |bucket: u32| Ways::with(&tags[bucket as usize], 0);
+        let free = |bucket: u32| Ways::with(self.tags.at(bucket as usize), 0);
         let (first, second) = (free(place.first), free(place.second));
         let full = WAYS as u32 - first.count() >= FIRST_BUCKET_FILL;
         let (bucket, mut ways) = match full && second.count() > first.count() {
@@ -282,14 +304,14 @@ impl<F: Form> Table<F> {
         let entry = self.entry_mut(slot);
         *entry = F::zeroed();
         entry.set_flags(held.state().flags & flag::REPORT_DUE);
-        self.tags.slice_mut()[slot as usize / WAYS][slot as usize % WAYS] = 0;
+        self.set_tag(slot, 0);
         self.occupied -= 1;
         Some(held)
     }
 
     /// The entries in use, in the order of their slots.
     pub fn iter(&self) -> impl Iterator<Item = &F> {
-        let used = |tags: &[u16; WAYS]| tags.iter().any(|&tag| tag != 0);
+        let used = |tags: &Tags| *tags != [0; 2];
         let buckets = self.tags.slice().iter().zip(self.entries.slice().chunks(WAYS));
         buckets
             .filter(move |(tags, _)| used(tags))

@@ -48,8 +48,27 @@ fn find<F: Form>(table: &Table<F>, flow: &FlowKey, seed: &Seed) -> Option<u32> {
     let hash = key.hash(seed);
     let found = table.find(&key, hash);
     // Tags alone may point elsewhere, never nowhere.
-    assert!(found.is_none() || table.view().candidate(hash).is_some());
+    assert!(found.is_none() || table.view().candidate(table.place(hash)).is_some());
     found
+}
+
+/// Both searches agree on the first way, and on tags that are nearly the one wanted.
+#[test]
+fn ways_are_found_by_their_tags() {
+    let mut draw = Draw(7);
+    for _ in 0..100_000 {
+        let wanted = draw.below(1 << 16) as u16;
+        let near = [wanted, wanted ^ 1, wanted ^ 0x8000, wanted.wrapping_sub(1), 0, !wanted];
+        let tags: [u16; WAYS] = std::array::from_fn(|_| near[draw.below(6) as usize]);
+        let word =
+            |half: &[u16]| half.iter().rev().fold(0, |word, &tag| word << 16 | u64::from(tag));
+        let words = [word(&tags[..4]), word(&tags[4..])];
+        let mut found = Ways::with(&words, wanted);
+        assert_eq!(found.count() as usize, tags.iter().filter(|&&tag| tag == wanted).count());
+        let first = found.take();
+        assert!(first.is_none_or(|way| tags[way as usize] == wanted), "{tags:x?} {wanted:x}");
+        assert_eq!(Ways::first_with(&words, wanted), first, "{tags:x?} {wanted:x}");
+    }
 }
 
 /// Random insertions, removals and lookups, against a map. `keys` above the table's slots force

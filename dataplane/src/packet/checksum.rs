@@ -113,8 +113,9 @@ pub fn pseudo6(source: &[u8; 16], destination: &[u8; 16], protocol: u8, length: 
         .plus(protocol_and_length(protocol, length))
 }
 
+/// The part of a pseudo header's sum that is not addresses.
 #[inline]
-fn protocol_and_length(protocol: u8, length: usize) -> Sum {
+pub(crate) fn protocol_and_length(protocol: u8, length: usize) -> Sum {
     Sum::of_array(&(length as u32).to_be_bytes()).plus(Sum::of_array(&[0, protocol]))
 }
 

@@ -1,7 +1,7 @@
 //! IPv4 headers (RFC 791), options included.
 
 use super::checksum::Sum;
-use super::{Extent, Fragment, Malformed, Packet, Upper, Version, u16_at};
+use super::{Extent, Fragment, Malformed, Packet, Upper, Version, ethernet, u16_at};
 
 /// Bytes of a header without options.
 pub(crate) const HEADER_BYTES: usize = 20;
@@ -20,6 +20,28 @@ mod option {
     pub(super) const STRICT_SOURCE_ROUTE: u8 = 137;
 }
 
+/// Whether a frame is as almost all are: IPv4 right behind the Ethernet header, without options,
+/// no fragment.
+#[inline(always)]
+pub(crate) fn is_plain<const N: usize>(head: &[u8; N]) -> bool {
+    const { assert!(N >= ethernet::HEADER_BYTES + HEADER_BYTES) };
+    let part = u16::from_ne_bytes([head[20], head[21]]);
+    u16::from_ne_bytes([head[12], head[13]]) == ethernet::IPV4.to_be()
+        && head[14] == 0x45
+        && part & (MORE_FRAGMENTS | OFFSET_MASK).to_be() == 0
+}
+
+/// What the upper layer of a frame that [`is_plain`] says: [`read`] at offsets that the compiler
+/// knows.
+#[inline(always)]
+pub(super) fn read_plain(frame: &[u8], upper: &mut Upper) -> Result<(), Malformed> {
+    let bytes = frame.get(ethernet::HEADER_BYTES..).unwrap_or_default();
+    let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(Malformed::Ipv4Header)?;
+    let total = measure(bytes, header, HEADER_BYTES, Extent::Packet)?;
+    let behind = bytes.get(HEADER_BYTES..total).unwrap_or_default();
+    upper.read(Version::V4, header[9], Fragment::Whole, behind, Extent::Packet)
+}
+
 /// Reads the IPv4 packet at `network`, which may be followed by padding.
 #[inline(always)]
 pub(super) fn read(frame: &[u8], network: usize, extent: Extent) -> Result<Packet, Malformed> {
@@ -29,15 +51,7 @@ pub(super) fn read(frame: &[u8], network: usize, extent: Extent) -> Result<Packe
     if header[0] >> 4 != 4 || header_bytes < HEADER_BYTES || header_bytes > bytes.len() {
         return Err(Malformed::Ipv4Header);
     }
-    let mut total = usize::from(u16_at(header, 2));
-    if extent == Extent::Packet {
-        if total < header_bytes || total > bytes.len() {
-            return Err(Malformed::Ipv4Length);
-        }
-        check_header(header, bytes.get(HEADER_BYTES..header_bytes).unwrap_or_default())?;
-    } else if total < header_bytes || total > bytes.len() {
-        total = bytes.len();
-    }
+    let total = measure(bytes, header, header_bytes, extent)?;
     let flags = u16_at(header, 6);
     let fragment = if flags & (MORE_FRAGMENTS | OFFSET_MASK) == 0 {
         Fragment::Whole
@@ -71,6 +85,26 @@ pub(super) fn read(frame: &[u8], network: usize, extent: Extent) -> Result<Packe
         icmp_type: upper.icmp_type,
         icmp_code: upper.icmp_code,
     })
+}
+
+/// Bytes of the packet in `bytes`, which begin with its header.
+#[inline(always)]
+fn measure(
+    bytes: &[u8],
+    header: &[u8; HEADER_BYTES],
+    header_bytes: usize,
+    extent: Extent,
+) -> Result<usize, Malformed> {
+    let mut total = usize::from(u16_at(header, 2));
+    if extent == Extent::Packet {
+        if total < header_bytes || total > bytes.len() {
+            return Err(Malformed::Ipv4Length);
+        }
+        check_header(header, bytes.get(HEADER_BYTES..header_bytes).unwrap_or_default())?;
+    } else if total < header_bytes || total > bytes.len() {
+        total = bytes.len();
+    }
+    Ok(total)
 }
 
 /// What only holds for a packet on its way: a right checksum, a single host as source, no routes

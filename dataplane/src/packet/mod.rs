@@ -11,6 +11,7 @@ pub(crate) mod icmp;
 pub(crate) mod ipv4;
 pub(crate) mod ipv6;
 pub(crate) mod neighbour;
+pub mod plain;
 pub mod tcp;
 pub(crate) mod udp;
 

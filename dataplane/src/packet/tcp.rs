@@ -19,7 +19,7 @@ pub(crate) const HEADER_BYTES: usize = 20;
 /// Where the data offset (high four bits, in units of 4 bytes) is.
 const DATA_OFFSET: usize = 12;
 /// Where the flags are.
-const FLAGS: usize = 13;
+pub(crate) const FLAGS: usize = 13;
 
 /// Bytes of the header, options included, as the segment itself says; unchecked.
 #[inline]

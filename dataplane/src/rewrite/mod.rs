@@ -13,6 +13,7 @@ mod plain;
 mod ttl;
 
 pub use ethernet::set_ethernet;
+pub use plain::apply_plain4;
 
 use crate::packet::checksum::{self, Sum};
 use crate::packet::{Content, Packet, Version, icmp, ipv4, ipv6, reasons, tcp, udp};
@@ -38,17 +39,8 @@ reasons! {
 ///
 /// # Errors
 /// See [`CannotApply`]; the frame is unchanged.
-#[inline(always)]
 pub fn apply4(frame: &mut [u8], packet: &Packet, form: &FastForm4) -> Result<(), CannotApply> {
     check(packet, Version::V4, form.flags, Kind::Direct)?;
-    if plain::apply4(frame, packet, form) {
-        return Ok(());
-    }
-    apply_long4(frame, packet, form)
-}
-
-#[inline(never)]
-fn apply_long4(frame: &mut [u8], packet: &Packet, form: &FastForm4) -> Result<(), CannotApply> {
     let partial = checksum::is_partial(frame, packet);
     let (header, upper) = split(frame, packet)?;
     let addresses = rewrite_header4(header, form, &form.new_source);

@@ -1,81 +1,77 @@
-//! The short way for what almost all packets are: IPv4 without options, whole, TCP or UDP with a
-//! checksum that is not partial, nothing to set but both ends and the TTL.
-//!
-//! In such a packet all that changes lies in the first 40 bytes, at offsets that the compiler
+//! The short way for what almost all packets are: plain ones, with a checksum that is not partial,
+//! and nothing to set but both ends and the TTL. All that changes lies at offsets that the compiler
 //! knows. Whatever does not fit is left to the long way, unchanged.
 
-use crate::packet::checksum::{self, Sum, pseudo4};
-use crate::packet::{Content, Fragment, Packet, array_at, ipv4};
+use crate::packet::checksum::{self, Sum, protocol_and_length};
+use crate::packet::plain::{self, ADDRESSES, HEADER_CHECKSUM, Head, PROTOCOL, TTL, UPPER};
+use crate::packet::{array_at, ipv4, tcp};
 use penstock_event_schema::directive::{FastForm4, flag};
 use std::mem::offset_of;
 
-/// Where both new ports lie in a form, side by side as in a packet.
+/// Where both new ends lie in a form, addresses and then ports, as in a packet.
+const NEW_ADDRESSES: usize = offset_of!(FastForm4, new_source);
 const NEW_PORTS: usize = offset_of!(FastForm4, new_source_port);
-const _: () = assert!(offset_of!(FastForm4, new_destination_port) == NEW_PORTS + 2);
-/// Offsets of the checksum in the upper layer's header (RFC 9293, 3.1; RFC 768).
-const TCP_CHECKSUM: usize = 16;
-const UDP_CHECKSUM: usize = 6;
+const _: () = assert!(
+    offset_of!(FastForm4, new_destination) == NEW_ADDRESSES + 4
+        && offset_of!(FastForm4, new_destination_port) == NEW_PORTS + 2
+);
+/// Flags by which a form says more than new ends, and the one that is expected.
+const ORDERS: u8 = flag::NEGATIVE | flag::SIDE_TABLE | flag::SET_DSCP | flag::DECREMENT_TTL;
+/// Offsets in a head (RFC 9293, 3.1; RFC 768).
+const TCP_CHECKSUM: usize = UPPER + 16;
+const UDP_CHECKSUM: usize = UPPER + 6;
+const UDP_LENGTH: usize = UPPER + 4;
 
-/// Carries `form` out if both packet and form are plain. False when not, and then the frame is
-/// unchanged. The version is IPv4, and the TTL has been looked at.
+/// As [`apply4`](super::apply4) for the frame of a plain packet, see [`plain::holds`], where it
+/// takes few steps. False when not, and then the frame is unchanged.
 #[inline(always)]
-pub(super) fn apply4(frame: &mut [u8], packet: &Packet, form: &FastForm4) -> bool {
-    let start = usize::from(packet.network);
-    let no_options = usize::from(packet.transport) == start + ipv4::HEADER_BYTES;
-    let asks_more = form.flags & (flag::SET_DSCP | flag::CLAMP_MSS) != 0;
-    if packet.fragment != Fragment::Whole || !no_options || asks_more {
+pub fn apply_plain4(head: &mut Head, form: &FastForm4) -> bool {
+    let clamps = plain::tcp_flags(head) & tcp::flag::SYN != 0 && form.flags & flag::CLAMP_MSS != 0;
+    if form.flags & ORDERS != flag::DECREMENT_TTL || head[TTL] <= 1 || clamps {
         return false;
     }
-    let Some(bytes) = frame.get_mut(start..usize::from(packet.end)) else { return false };
-    let upper_bytes = bytes.len() - ipv4::HEADER_BYTES.min(bytes.len());
-    match packet.content {
-        Content::Tcp => replace::<40, TCP_CHECKSUM>(bytes, upper_bytes, packet, form),
-        Content::Udp => replace::<28, UDP_CHECKSUM>(bytes, upper_bytes, packet, form),
-        _ => false,
+    match plain::is_tcp(head) {
+        true => replace::<TCP_CHECKSUM>(head, form),
+        false => replace::<UDP_CHECKSUM>(head, form),
     }
 }
 
-/// `HEAD` bytes hold both headers as far as they change; `FIELD` is the upper layer's checksum.
+/// `FIELD` is where the upper layer's checksum is.
 #[inline(always)]
-fn replace<const HEAD: usize, const FIELD: usize>(
-    bytes: &mut [u8],
-    upper_bytes: usize,
-    packet: &Packet,
-    form: &FastForm4,
-) -> bool {
-    let Some(head) = bytes.first_chunk_mut::<HEAD>() else { return false };
-    let at = ipv4::HEADER_BYTES + FIELD;
+fn replace<const FIELD: usize>(head: &mut Head, form: &FastForm4) -> bool {
+    let upper_bytes = usize::from(plain::ip_bytes(head)).wrapping_sub(ipv4::HEADER_BYTES);
     let udp = FIELD == UDP_CHECKSUM;
-    let mut field: [u8; 2] = array_at(head, at);
-    let (source, destination): ([u8; 4], [u8; 4]) = (array_at(head, 12), array_at(head, 16));
-    let ports: [u8; 4] = array_at(head, 20);
-    let new_ports: [u8; 4] = array_at(bytemuck::bytes_of(form), NEW_PORTS);
-    // The pseudo header names the datagram's own length: where that is another one, or there is
-    // no checksum, or it may be partial, the long way knows more.
-    if udp && (field == [0, 0] || array_at::<2>(head, 24) != (upper_bytes as u16).to_be_bytes()) {
+    // The pseudo header names the datagram's own length: where that is another one, the long way
+    // knows more.
+    if udp && array_at::<2>(head, UDP_LENGTH) != (upper_bytes as u16).to_be_bytes() {
         return false;
     }
-    let pseudo = pseudo4(&source, &destination, packet.protocol, upper_bytes);
-    if u16::from_ne_bytes(field) == pseudo.fold() {
+    let old: [u8; 8] = array_at(head, ADDRESSES);
+    let pseudo = Sum::of_array(&old).plus(protocol_and_length(head[PROTOCOL], upper_bytes));
+    // It may be partial. Zero, which is none in UDP, never looks so.
+    if u16::from_ne_bytes(array_at(head, FIELD)) == pseudo.fold() {
         return false;
     }
-    let addresses = Sum::change(&source, &form.new_source)
-        .plus(Sum::change(&destination, &form.new_destination));
-    let all = addresses.plus(Sum::change(&ports, &new_ports));
-    let taken = u8::from(form.flags & flag::DECREMENT_TTL != 0);
-    let life = [packet.ttl.wrapping_sub(taken), packet.protocol];
-    let mut header_field = [head[10], head[11]];
-    let header = addresses.plus(Sum::change(&[packet.ttl, packet.protocol], &life));
-    checksum::update(&mut header_field, header);
+    let form = bytemuck::bytes_of(form);
+    let (new, new_ports): ([u8; 8], [u8; 4]) =
+        (array_at(form, NEW_ADDRESSES), array_at(form, NEW_PORTS));
+    let addresses = Sum::change(&old, &new);
+    let ports = Sum::change(&array_at(head, UPPER), &new_ports);
+    // Whatever the TTL was, one less changes the sum by the same.
+    let life = Sum::change(&[1, 0], &[0, 0]);
+    checksum::update(field(head, HEADER_CHECKSUM), addresses.plus(life));
     match udp {
-        true => checksum::update_udp(&mut field, all),
-        false => checksum::update(&mut field, all),
+        true => checksum::update_udp(field(head, FIELD), addresses.plus(ports)),
+        false => checksum::update(field(head, FIELD), addresses.plus(ports)),
     }
-    head[8] = life[0];
-    [head[10], head[11]] = header_field;
-    [head[12], head[13], head[14], head[15]] = form.new_source;
-    [head[16], head[17], head[18], head[19]] = form.new_destination;
-    [head[20], head[21], head[22], head[23]] = new_ports;
-    [head[at], head[at + 1]] = field;
+    head[TTL] = head[TTL].wrapping_sub(1);
+    *field(head, ADDRESSES) = new;
+    *field(head, UPPER) = new_ports;
     true
+}
+
+/// `N` bytes at an offset that the compiler knows.
+#[inline(always)]
+fn field<const N: usize>(head: &mut Head, at: usize) -> &mut [u8; N] {
+    head[at..].first_chunk_mut().expect("an offset in the head")
 }

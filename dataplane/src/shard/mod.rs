@@ -14,6 +14,7 @@ pub use config::ShardConfig;
 pub use messages::{CachedDirective, Invalidation, PortState, ShardInput, ShardOutput};
 
 use crate::answer::Limits;
+use crate::batch::BATCH_MAX;
 use crate::cache::{Form, Table, Tables};
 use crate::egress::Neighbours;
 use crate::fragment::Fragments;
@@ -22,7 +23,6 @@ use crate::negative::{Rate, SourceBudget};
 use crate::nic::{Frame, FrameMemory, PortIndex};
 use crate::outbox::Outbox;
 use crate::pending::Pending;
-use crate::pipeline::{BATCH_MAX, Lane};
 use crate::report::{Due, Slot};
 use crate::route::Router;
 use crate::side::SideTable;
@@ -83,7 +83,6 @@ pub struct Shard {
     pub(crate) outbox: Outbox,
     pub(crate) counters: ShardCounters,
     pub(crate) transmits: Vec<Frame>,
-    pub(crate) lanes: Vec<Lane>,
     /// For frames that the shard makes.
     pub(crate) scratch: Vec<u8>,
     /// For the packet that copies are made of.
@@ -119,7 +118,6 @@ impl Shard {
             outbox: Outbox::new(config.requests_max, config.reports_max),
             counters: ShardCounters::default(),
             transmits: Vec::with_capacity(TRANSMITS_ROOM),
-            lanes: vec![Lane::Alone; BATCH_MAX],
             scratch: vec![0; SCRATCH_BYTES],
             original: vec![0; SCRATCH_BYTES],
             tables,

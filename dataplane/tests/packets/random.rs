@@ -2,8 +2,10 @@
 //! anew, and no bytes whatsoever make the code stumble. The seeds are fixed.
 
 use crate::frames::{ACK, Field, Ip, SYN, ip, verify};
-use crate::rewriting::{Form, apply, form, ip_packet, key};
-use penstock_dataplane::packet::{Content, Packet, Parsed, checksum, inner, parse};
+use crate::rewriting::{Form, apply, form, ip_packet, key, short_way};
+use penstock_dataplane::packet::{
+    Content, Fragment, Packet, Parsed, Version, checksum, inner, parse, plain,
+};
 use penstock_dataplane::{craft, rewrite};
 use penstock_event_schema::directive::Op;
 use std::net::IpAddr;
@@ -168,7 +170,7 @@ impl Random {
 fn random_rewrites_verify() {
     const ROUNDS: usize = 60_000;
     let mut random = Random(0x5eed_0001);
-    let (mut errors, mut fragments, mut partial) = (0, 0, 0);
+    let (mut errors, mut fragments, mut partial, mut short) = (0, 0, 0, 0);
     for round in 0..ROUNDS {
         let v4 = random.one_in(2);
         let mut frame = random.frame(v4);
@@ -178,6 +180,9 @@ fn random_rewrites_verify() {
         errors += usize::from(packet.content == Content::IcmpError);
         fragments += usize::from(!packet.has_transport());
         partial += usize::from(checksum::is_partial(&frame, &packet));
+        if let Form::V4(form) = &form {
+            short += usize::from(short_way(&frame, form) != frame);
+        }
         apply(&mut frame, &packet, &form).unwrap_or_else(|error| panic!("round {round}: {error}"));
         verify(&frame).unwrap_or_else(|wrong| {
             panic!("round {round}: checksum of {wrong}\n{before:02x?}\n{frame:02x?}")
@@ -199,13 +204,36 @@ fn random_rewrites_verify() {
         assert_eq!(frame[frame.len().min(182)..], before[before.len().min(182)..], "round {round}");
     }
     assert!(
-        errors > ROUNDS / 10 && fragments > ROUNDS / 100 && partial > ROUNDS / 20,
-        "{errors} errors, {fragments} fragments, {partial} partial"
+        errors > ROUNDS / 10
+            && fragments > ROUNDS / 100
+            && partial > ROUNDS / 20
+            && short > ROUNDS / 50,
+        "{errors} errors, {fragments} fragments, {partial} partial, {short} by the short way"
     );
+}
+
+/// A frame is plain when the parser says so, and then both say the same.
+fn check_plain(frame: &[u8]) {
+    let plain = match parse(frame) {
+        Ok(Parsed::Ip(packet)) => Some(packet).filter(|packet| {
+            (packet.version, packet.network, packet.transport) == (Version::V4, 14, 34)
+                && packet.fragment == Fragment::Whole
+                && matches!(packet.content, Content::Tcp | Content::Udp)
+        }),
+        _ => None,
+    };
+    let head = frame.first_chunk();
+    assert_eq!(plain::holds(frame), plain.is_some() && head.is_some(), "{frame:02x?}");
+    if let (Some(packet), Some(head)) = (plain, head) {
+        assert_eq!(usize::from(plain::ip_bytes(head)), packet.ip_length());
+        assert_eq!(plain::is_tcp(head), packet.content == Content::Tcp);
+        assert_eq!(plain::tcp_flags(head), packet.tcp_flags);
+    }
 }
 
 /// Everything that can be done with a frame, whatever it holds; says whether it was a packet.
 fn exercise(frame: &[u8], forms: &[Form], out: &mut [u8]) -> bool {
+    check_plain(frame);
     let (packet, scratch) = match parse(frame) {
         Ok(Parsed::Ip(packet)) => (packet, &mut frame.to_vec()),
         Ok(Parsed::Arp(arp)) => {
