@@ -1,7 +1,23 @@
 #!/usr/bin/env bash
-# The second command: every test, on a fresh Debian 12 or Ubuntu machine with root and git.
-# Installs what is missing, needs no standard input, cleans up, ends with `N passed, N failed`.
+# The second command: every test.
 set -euo pipefail
+
+if (($# > 0)); then
+  cat <<'HELP'
+Installs what is missing, builds Penstock and runs every test, the lab's included. Needs no standard
+input, cleans up, and ends with `N passed, N failed`. Can be run again at any time.
+
+  ops/test.sh           run all
+  ops/test.sh --help    this text
+
+Needs what ops/lab.sh needs. A lab that is up is taken down, since the tests build their own under
+the same names.
+HELP
+  if [[ $# == 1 && ($1 == -h || $1 == --help) ]]; then
+    exit 0
+  fi
+  exit 2
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=ops/prepare.sh
 . ops/prepare.sh
@@ -12,12 +28,13 @@ failed=0
 skipped=()
 failures=()
 log=$(mktemp)
-penstock="$CARGO_TARGET_DIR/release/penstock"
+lab_begun=
+lab_ended=
 
 # shellcheck disable=SC2317 # called by the trap
 clean_up() {
-  # Takes down whatever a lab left; touches nothing without the lab's prefix.
-  if [[ -x $penstock ]]; then
+  # Takes down whatever the tests' labs left; touches nothing without the lab's prefix.
+  if [[ $lab_begun && -x $penstock ]]; then
     "$penstock" lab down >/dev/null 2>&1 || true
   fi
   rm -f "$log"
@@ -46,6 +63,9 @@ step() {
 
 finish() {
   say "summary"
+  if [[ $lab_ended ]]; then
+    echo "$lab_ended"
+  fi
   if ((${#skipped[@]} > 0)); then
     printf 'skipped: %s\n' "${skipped[@]}"
   fi
@@ -57,6 +77,15 @@ finish() {
     exit 1
   fi
   exit 0
+}
+
+# From here on the lab's names are the tests'. A lab that somebody kept gives way.
+begin_labs() {
+  if [[ -d /run/penstock-lab ]]; then
+    lab_ended="the lab that was up was taken down; put it up again with: $penstock lab up"
+    say "a lab is up: the tests take it down, since they build their own under the same names"
+  fi
+  lab_begun=yes
 }
 
 # Sums the lines `test result: ok. 12 passed; 0 failed; ...` of cargo test.
@@ -114,6 +143,7 @@ if ((failed > 0)) && ! [[ -x $penstock ]]; then
 fi
 step "lints" cargo clippy --release --workspace --all-targets --locked -- -D warnings
 dependencies
+begin_labs
 cargo_tests
 lab_run
 finish
