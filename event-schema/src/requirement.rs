@@ -113,7 +113,8 @@ pub struct IdleLimits {
 }
 
 impl Default for IdleLimits {
-    /// 350 s, 120 s and 30 s: what products of this kind use (system.md, P1-S2).
+    /// 350 s and 120 s as AWS's Network Load Balancer has them for TCP and UDP, 30 s as the kernel's
+    /// `nf_conntrack_icmp_timeout`.
     fn default() -> Self {
         IdleLimits { tcp_ms: 350_000, udp_ms: 120_000, icmp_ms: 30_000 }
     }

@@ -416,7 +416,8 @@ fn multicast_of(field: &Field<'_>, problems: &mut Problems) -> Option<TransformS
 fn idle(field: &Field<'_>, problems: &mut Problems) -> Option<IdleLimits> {
     let mut fields = field.fields(problems)?;
     let default = IdleLimits::default();
-    // One second at least: shards report activity once a second. A day at most for what is silent.
+    // One second at least: a shard reports a flow's activity every 200 ms, and less often when many
+    // are active. A day at most for what is silent.
     let mut limit = |name, default: u32| match fields.optional(name) {
         Some(field) => field.integer(1_000, 86_400_000, problems).map(|ms| ms as u32),
         None => Some(default),
