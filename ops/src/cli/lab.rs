@@ -24,9 +24,10 @@ pub struct Options {
 pub enum Step {
     /// Build the lab, send real traffic through it, print what came of it, take it down
     ///
-    /// The last line is `N passed, N failed`, and the exit code is 0 only when nothing failed.
+    /// The last line is `N passed, N failed` unless it was interrupted, and the exit code is 0 only
+    /// when nothing failed.
     Run {
-        /// Leave the lab up afterwards.
+        /// Leave the lab up afterwards, also when something failed.
         #[arg(long)]
         keep: bool,
         /// Play only these rows, for example T2 or RESTART.
@@ -45,6 +46,8 @@ pub enum Step {
     /// Take the lab down
     Down,
     /// Run a command in one of the lab's namespaces
+    ///
+    /// The exit code is the command's own.
     Exec {
         /// client-1, client-2, node, server-1, server-2, server-3, router, left-switch or right-switch.
         name: String,

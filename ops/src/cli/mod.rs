@@ -51,7 +51,10 @@ Exit codes:
   3  a file or an object is invalid or was refused; nothing was changed
   4  no node answers at the socket
   5  no permission (socket, capability)
-  6  the object does not exist";
+  6  the object does not exist
+  130  a lab or a benchmark was interrupted by a signal, and has been taken down
+
+`penstock lab exec` ends with the exit code of the command that it runs.";
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]

@@ -44,6 +44,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Does it, and says how it went. To be called outside of an asynchronous runtime.
 pub fn run(options: Options) -> ExitCode {
+    let counts = matches!(options.step, Step::Run { .. });
     let result = match options.step {
         Step::Run { keep, only, subject } => play(keep, &only, subject),
         Step::Up { subject } => up(subject),
@@ -55,6 +56,10 @@ pub fn run(options: Options) -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error}");
+        if counts && !matches!(error, Error::Interrupted) {
+            // No row was played; whoever reads the last line still finds that the run failed.
+            println!("0 passed, 1 failed");
+        }
         match error {
             Error::Interrupted => ExitCode::from(INTERRUPTED),
             Error::NotRoot => Exit::Permission.into(),
@@ -115,7 +120,11 @@ fn play(keep: bool, only: &[String], subject: Subject) -> Result<ExitCode, Error
     let scene = match played {
         Ok(scene) => scene,
         Err(error) => {
-            cleaning.keep = false;
+            // Whoever interrupts wants it gone; what went wrong by itself may be looked at.
+            cleaning.keep = keep && !matches!(error, Error::Interrupted);
+            if cleaning.keep {
+                println!("left up as it is; take it down with: penstock lab down");
+            }
             return Err(error);
         }
     };
