@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::net::IpAddr;
 
-/// The node cannot answer at the moment: it starts, stops, or did not answer in time.
+/// The node has no answer: it starts, stops, did not answer in time, or cannot do what is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable {
     /// Why, for people.
     pub reason: String,
+    /// What to do. Trying again is named only where it can help.
+    pub fix: &'static str,
 }
 
 /// An answer, or why there is none.

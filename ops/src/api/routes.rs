@@ -86,7 +86,7 @@ fn invalid(message: impl Into<String>, fix: impl Into<String>) -> Response {
 
 impl IntoResponse for Unavailable {
     fn into_response(self) -> Response {
-        error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", self.reason, "try again in a moment")
+        error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", self.reason, self.fix)
     }
 }
 

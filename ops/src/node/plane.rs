@@ -45,7 +45,12 @@ pub struct NodePlane {
 }
 
 fn ended() -> Unavailable {
-    Unavailable { reason: "the node is stopping or starting".into() }
+    busy("the node is stopping or starting")
+}
+
+/// What passes by itself.
+fn busy(reason: &str) -> Unavailable {
+    Unavailable { reason: reason.into(), fix: "try again in a moment" }
 }
 
 impl NodePlane {
@@ -71,14 +76,15 @@ impl NodePlane {
                 Ok(Ok(seq.is_some()))
             }
             Err(Denied::Refused(refusal)) => Ok(Err(refusal)),
-            Err(Denied::Overloaded) => Err(Unavailable { reason: "too many changes wait".into() }),
+            Err(Denied::Overloaded) => Err(busy("too many changes wait")),
             Err(Denied::Ended) => Err(ended()),
         }
     }
 
     async fn settle(&self) -> Answer<()> {
         let settled = self.call(DataplaneMessage::Settle).await?;
-        settled.map_err(|reason| Unavailable { reason })
+        let fix = "see `penstock get node` and the node's log; the next change tries it again";
+        settled.map_err(|reason| Unavailable { reason, fix })
     }
 
     async fn call<T: Send + 'static>(
@@ -284,8 +290,10 @@ impl Plane for NodePlane {
 
     async fn invalidate(&self, what: Invalidate) -> Answer<()> {
         let catalog = self.catalog().await?;
-        let unknown =
-            |kind: &str, name: &str| Unavailable { reason: format!("there is no {kind} `{name}`") };
+        let unknown = |kind: &str, name: &str| Unavailable {
+            reason: format!("there is no {kind} `{name}`"),
+            fix: "see `penstock get networks` and `penstock get requirements`",
+        };
         let invalidation = match what {
             Invalidate::All => Invalidation::All,
             Invalidate::Keys(keys) => Invalidation::Keys(keys),
