@@ -174,6 +174,16 @@ fn unsafe_stays_where_it_may() {
 }
 
 #[test]
+fn the_oracle_shares_no_code_with_its_subject() {
+    let parts = ["assembly", "client", "frame", "server", "tcp"];
+    let parts = parts.map(|name| format!("integration/src/sim/{name}.rs"));
+    let oracle: Vec<_> = sources().into_iter().filter(|(name, _)| parts.contains(name)).collect();
+    assert_eq!(oracle.len(), parts.len(), "a part of the oracle is elsewhere");
+    let found = offences(&oracle, &["penstock_dataplane", "penstock_actors"]);
+    check(&found, "simulated hosts make and read frames by themselves");
+}
+
+#[test]
 fn files_are_short_and_say_what_they_are() {
     let mut found = Vec::new();
     for (name, text) in sources() {
