@@ -56,7 +56,7 @@ check_disk() {
     wanted=$((wanted + 3))
   fi
   if ! [[ -x $penstock ]]; then
-    wanted=$((wanted + 4))
+    wanted=$((wanted + 3))
   fi
   while ! [[ -d $place ]]; do
     place=$(dirname "$place")
