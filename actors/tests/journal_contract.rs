@@ -18,6 +18,8 @@ use std::sync::mpsc::{Receiver, channel};
 
 #[path = "journal_contract/disk.rs"]
 mod disk;
+#[path = "journal_contract/several.rs"]
+mod several;
 
 const A: TopicPartition = TopicPartition { topic: Topic::Flow, number: 7 };
 const B: TopicPartition = TopicPartition { topic: Topic::Flow, number: 8 };

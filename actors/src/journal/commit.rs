@@ -10,7 +10,7 @@ use penstock_event_schema::epoch::{Epoch, Seq};
 use penstock_event_schema::topic::TopicPartition;
 use rocksdb::WriteBatch;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,10 @@ pub(super) enum Request {
 /// An append of so many records is written by its bringer: about as long as waking a thread takes
 /// twice, there and back.
 const OWN_RECORDS_MAX: usize = 32;
+
+/// After a write that took longer (the store or the disk holds writers up) bringers leave all to
+/// the thread, until that is fast again: whoever brings records has other work.
+const OWN_WRITE_MAX: Duration = Duration::from_millis(2);
 
 #[derive(Default)]
 struct Queue {
@@ -53,6 +57,8 @@ pub(super) struct Commit {
     /// Whoever writes holds it. Taken before requests are taken out of the queue, so that they are
     /// written in the order in which they were brought.
     group: Mutex<Group>,
+    /// The last write was slow.
+    slow: AtomicBool,
     queue: Mutex<Queue>,
     queued: Condvar,
     unsynced: Mutex<Unsynced>,
@@ -75,6 +81,7 @@ impl Commit {
         Commit {
             store,
             group: Mutex::default(),
+            slow: AtomicBool::new(false),
             queue: Mutex::default(),
             queued: Condvar::new(),
             unsynced: Mutex::default(),
@@ -102,10 +109,14 @@ impl Commit {
         }
         if queue.requests.is_empty()
             && request.is_small()
+            && !self.slow.load(Ordering::Relaxed)
             && let Ok(mut group) = self.group.try_lock()
         {
             drop(queue);
-            return self.write(&mut group, &mut vec![request]);
+            let begun = Instant::now();
+            self.write(&mut group, &mut vec![request]);
+            self.slow.store(begun.elapsed() > OWN_WRITE_MAX, Ordering::Relaxed);
+            return;
         }
         queue.requests.push(request);
         // The thread sleeps only when the queue was empty.
@@ -124,14 +135,26 @@ impl Commit {
     pub(super) fn run_appends(&self) {
         let mut requests = Vec::new();
         while self.wait_for_requests() {
-            let mut group = locked(&self.group);
+            let mut group = self.group();
             std::mem::swap(&mut locked(&self.queue).requests, &mut requests);
+            let begun = Instant::now();
             self.write(&mut group, &mut requests);
+            self.slow.store(begun.elapsed() > OWN_WRITE_MAX, Ordering::Relaxed);
         }
         // Nobody begins to write any more; this waits for the last one.
-        drop(locked(&self.group));
+        drop(self.group());
         locked(&self.unsynced).closed = true;
         self.written.notify_one();
+    }
+
+    /// What a writer that panicked has left behind is not believed: the store is asked again.
+    fn group(&self) -> MutexGuard<'_, Group> {
+        self.group.lock().unwrap_or_else(|poisoned| {
+            let mut group = poisoned.into_inner();
+            group.forget();
+            self.group.clear_poison();
+            group
+        })
     }
 
     /// False when the journal is closed and nothing is left.

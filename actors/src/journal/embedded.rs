@@ -1,9 +1,10 @@
 //! The journal of one node without a broker: RocksDB, with the promises that a broker gives.
 //!
-//! Appends of all hosts are gathered and written as one batch by one thread (`commit`), which
-//! acknowledges them as accepted: they survive the death of the process. A second thread brings
-//! them to stable storage, at once where someone waits, else within [`SYNC_MS`], and acknowledges
-//! them as durable. Neither makes the other wait.
+//! A small append is written by whoever brings it, while writing is quick and nobody else writes;
+//! all else is gathered and written as one batch by one thread (`commit`). What is written is
+//! acknowledged as accepted: it survives the death of the process. A second thread brings it to
+//! stable storage, at once where someone waits, else within [`SYNC_MS`], and acknowledges it as
+//! durable; nobody who writes waits for that.
 //!
 //! The folder belongs to one process, and a topic partition to the highest epoch that has written
 //! there: a lower one is told so.

@@ -214,6 +214,8 @@ struct HostState<M: Machine + 'static> {
     records: Vec<Sealed>,
     sync: bool,
     effects: Vec<(u32, M::Effect)>,
+    /// Answers that leave behind the effects that were decided before them.
+    answers: Vec<Deliver>,
     timer: Option<(Time, AbortHandle)>,
     /// The earliest time at which a driver that was fed wants to be woken.
     wanted: Option<Time>,
@@ -254,6 +256,10 @@ where
         state: &mut HostState<M>,
     ) -> Result<(), ActorProcessingErr> {
         state.take(message);
+        if state.failure.is_some() || state.fenced.is_some() {
+            // What was committed before the end is still told.
+            state.flush();
+        }
         if let Some(error) = state.failure.take() {
             return Err(error.into());
         }
@@ -302,6 +308,7 @@ where
             records: Vec::new(),
             sync: false,
             effects: Vec::new(),
+            answers: Vec::new(),
             timer: None,
             wanted: None,
             flushing: false,
@@ -344,10 +351,14 @@ where
             }
             HostMessage::Stop => self.stopping = true,
         }
-        if !self.flushing && !(self.records.is_empty() && self.effects.is_empty()) {
+        if !self.flushing && self.has_news() {
             self.flushing = true;
             self.tell_myself(HostMessage::Flush);
         }
+    }
+
+    fn has_news(&self) -> bool {
+        !(self.records.is_empty() && self.effects.is_empty() && self.answers.is_empty())
     }
 
     fn tell_myself(&self, message: HostMessage<M>) {
@@ -396,9 +407,8 @@ where
 
     /// Hands one input to a driver and gathers what it wants done.
     fn feed(&mut self, index: u32, input: Input<M>, now: Time) {
-        let driver = &mut self.drivers[index as usize];
-        driver.handle(input, now);
-        while let Some(output) = driver.poll_output() {
+        self.drivers[index as usize].handle(input, now);
+        while let Some(output) = self.drivers[index as usize].poll_output() {
             match output {
                 Output::Append { record, sync } => {
                     self.records.push(record);
@@ -406,16 +416,16 @@ where
                 }
                 Output::Effect(effect) => self.effects.push((index, effect)),
                 Output::Reply { ticket, result } => {
-                    answer(&mut self.waiting, ticket, result.map_err(Denied::Refused));
+                    self.answer(ticket, result.map_err(Denied::Refused));
                 }
                 Output::Overflow { command, reply } => {
                     metrics::counter!("penstock_commands_overflowed_total").increment(1);
                     self.outlet.overflowed(index, command);
                     if let Some(ticket) = reply {
-                        answer(&mut self.waiting, ticket, Err(Denied::Overloaded));
+                        self.answer(ticket, Err(Denied::Overloaded));
                     }
                 }
-                Output::Ask => self.journal.ask(driver.at()),
+                Output::Ask => self.journal.ask(self.drivers[index as usize].at()),
                 Output::Stop(reason) => self.fenced = Some(reason),
             }
         }
@@ -428,6 +438,23 @@ where
         if !self.effects.is_empty() {
             self.outlet.deliver(&mut self.effects);
             self.effects.clear();
+        }
+        for answer in self.answers.drain(..) {
+            answer();
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, result: Answer<M>) {
+        match self.waiting.remove(&ticket) {
+            Some(Waiting::Answer(reply)) => self.answers.push(Box::new(move || {
+                // Whoever no longer waits needs no answer.
+                let _ = reply.send(result);
+            })),
+            Some(Waiting::Barrier(1, deliver)) => self.answers.push(deliver),
+            Some(Waiting::Barrier(left, deliver)) => {
+                self.waiting.insert(ticket, Waiting::Barrier(left - 1, deliver));
+            }
+            None => {}
         }
     }
 
@@ -452,23 +479,5 @@ where
         if let Some((_, timer)) = self.timer.take() {
             timer.abort();
         }
-    }
-}
-
-fn answer<M: Machine>(
-    waiting: &mut BTreeMap<Ticket, Waiting<M>>,
-    ticket: Ticket,
-    result: Answer<M>,
-) {
-    match waiting.remove(&ticket) {
-        Some(Waiting::Answer(reply)) => {
-            // Whoever no longer waits needs no answer.
-            let _ = reply.send(result);
-        }
-        Some(Waiting::Barrier(1, deliver)) => deliver(),
-        Some(Waiting::Barrier(left, deliver)) => {
-            waiting.insert(ticket, Waiting::Barrier(left - 1, deliver));
-        }
-        None => {}
     }
 }

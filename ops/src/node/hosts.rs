@@ -90,29 +90,18 @@ impl Hosts {
         Ok(Driver::recover_from(&mut reader, machine, self.setup(at), self.clock.now())?)
     }
 
-    async fn start<M>(
+    fn host<M: Machine>(
         &self,
-        name: &str,
         drivers: Vec<Driver<M>>,
-        outlet: Box<dyn Outlet<M>>,
-        supervisor: ActorCell,
-    ) -> Result<HostRef<M>, StartError>
-    where
-        M: Machine + Send + 'static,
-        M::Command: Send,
-        M::Event: Send,
-        M::Effect: Send,
-        M::Refusal: Send,
-    {
+        outlet: impl Outlet<M> + 'static,
+    ) -> HostSetup<M> {
         let journal = self.journal.clone();
-        let setup = HostSetup {
+        HostSetup {
             drivers,
             journal: Box::new(move |sink| Box::new(journal.writer(sink))),
-            outlet,
+            outlet: Box::new(outlet),
             clock: self.clock,
-        };
-        tracing::debug!(host = name, "starting");
-        Ok(self.tier.run(spawn(None, setup, Some(supervisor))).await?.0)
+        }
     }
 
     /// Starts the host of objects; `addresses` are the kernel's.
@@ -128,8 +117,8 @@ impl Hosts {
         let command = Command::NodeAddresses(addresses);
         driver.handle(Input::Command { command, reply: None }, self.clock.now());
         let catalog = driver.machine().catalog().clone();
-        let outlet = Box::new(NetworkOutlet(self.wiring.clone()));
-        let host = self.start("networks", vec![driver], outlet, supervisor).await?;
+        let setup = self.host(vec![driver], NetworkOutlet(self.wiring.clone()));
+        let (host, _) = spawn(None, setup, Some(supervisor)).await?;
         self.wiring.set_networks(host);
         Ok(catalog)
     }
@@ -152,8 +141,8 @@ impl Hosts {
             held.extend(driver.machine().held());
             drivers.push(driver);
         }
-        let outlet = Box::new(SlotOutlet(self.wiring.clone()));
-        let host = self.start("slots", drivers, outlet, supervisor).await?;
+        let setup = self.host(drivers, SlotOutlet(self.wiring.clone()));
+        let (host, _) = self.tier.run(spawn(None, setup, Some(supervisor))).await?;
         self.wiring.set_slots(host);
         Ok(held)
     }

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -23,14 +24,19 @@ impl Tier {
     /// # Errors
     /// The system gives no thread.
     pub fn start() -> io::Result<Tier> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
+        let (started, handle) = mpsc::channel();
         let run = move || {
-            // An error means that the other end is gone, which is a stop as well.
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(error))),
+            };
+            // Errors mean that the other end is gone, which is a stop as well.
+            let _ = started.send(Ok(runtime.handle().clone()));
             let _ = runtime.block_on(stopped);
         };
         let thread = std::thread::Builder::new().name("penstock-flows".into()).spawn(run)?;
+        let handle = handle.recv().map_err(io::Error::other)??;
         Ok(Tier { handle, stop: Some(stop), thread: Some(thread) })
     }
 

@@ -159,6 +159,9 @@ pub struct Bound {
     pub busy_poll: bool,
 }
 
+/// How long a shard sleeps at most while frames wait in a transmit ring.
+const UNSENT_RETRY: Duration = Duration::from_millis(1);
+
 /// The sockets of one shard: queue q of every port, on one memory.
 pub struct AfXdp {
     // Sockets first: they go before the memory that they refer to.
@@ -254,7 +257,10 @@ impl AfXdp {
         if self.sockets.iter_mut().any(Socket::is_readable) {
             return Ok(false);
         }
-        let timeout = timeout.map(|time| Timespec {
+        // What the kernel would not take yet (its send buffer is full) is tried again soon: nothing
+        // says when there is room.
+        let stuck = self.sockets.iter_mut().any(Socket::has_unsent).then_some(UNSENT_RETRY);
+        let timeout = timeout.into_iter().chain(stuck).min().map(|time| Timespec {
             tv_sec: time.as_secs().min(i64::MAX as u64) as i64,
             tv_nsec: i64::from(time.subsec_nanos()),
         });

@@ -266,6 +266,11 @@ impl Socket {
         }
     }
 
+    /// Whether frames wait in the transmit ring.
+    pub(super) fn has_unsent(&mut self) -> bool {
+        self.transmit.pending() > 0
+    }
+
     /// Takes back what the kernel has sent.
     #[inline]
     pub(super) fn complete(&mut self, umem: &mut Umem) {

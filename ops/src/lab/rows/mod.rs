@@ -9,6 +9,7 @@ mod restart;
 mod several;
 mod stop;
 mod substitution;
+mod transfers;
 mod unknown;
 
 use super::error::Error;
@@ -26,7 +27,7 @@ pub(crate) struct Row {
 }
 
 /// All rows, in the order in which they are played.
-pub(crate) const ROWS: [Row; 10] = [
+pub(crate) const ROWS: [Row; 11] = [
     Row {
         name: "T2",
         about: "a balanced address: shares, and flows that stick",
@@ -40,5 +41,10 @@ pub(crate) const ROWS: [Row; 10] = [
     Row { name: "PATH", about: "traceroute and path MTU discovery", run: path::run },
     Row { name: "KERNEL", about: "what is not Penstock's goes to the kernel", run: kernel::run },
     Row { name: "RESTART", about: "the node killed and started again", run: restart::run },
+    Row {
+        name: "TRANSFER",
+        about: "transfers go on through SIGKILL and SIGTERM",
+        run: transfers::run,
+    },
     Row { name: "STOP", about: "a clean stop leaves nothing in the kernel", run: stop::run },
 ];

@@ -4,3 +4,4 @@ pub(crate) mod capture;
 pub(crate) mod datagrams;
 pub(crate) mod programs;
 pub(crate) mod raw;
+pub(crate) mod transfers;
