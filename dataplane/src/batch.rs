@@ -54,10 +54,7 @@ impl Shard {
         let mut lanes = [Lane::Alone; BATCH_MAX];
         self.place(turn, batch, &mut lanes);
         self.guess(&mut lanes[..batch.len()]);
-        let (near, far) = batch.split_at(AHEAD.min(batch.len()));
-        ask(turn.memory, near);
         for n in 0..batch.len().min(BATCH_MAX) {
-            ask(turn.memory, far.get(n));
             let frame = batch[n];
             let done = match &lanes[n] {
                 Lane::Plain(guess) => {
@@ -89,7 +86,6 @@ impl Shard {
             let frame = batch[n];
             let received = &mut self.counters.received[usize::from(frame.port.0) % PORTS_MAX];
             *received = received.wrapping_add(1);
-            lanes[n] = Lane::Alone;
             let bytes = turn.memory.bytes(frame);
             let Some(head) = bytes.first_chunk::<HEAD_BYTES>() else { continue };
             let Some(ingress) = self.router.ingress(frame.port) else { continue };
