@@ -2,6 +2,7 @@
 
 mod balance;
 mod fast_path;
+mod forward;
 mod kernel;
 mod multicast;
 mod path;
@@ -26,7 +27,7 @@ pub(crate) struct Row {
 }
 
 /// All rows, in the order in which they are played.
-pub(crate) const ROWS: [Row; 10] = [
+pub(crate) const ROWS: [Row; 11] = [
     Row {
         name: "T2",
         about: "a balanced address: shares, and flows that stick",
@@ -39,6 +40,7 @@ pub(crate) const ROWS: [Row; 10] = [
     Row { name: "T12", about: "packets of unknown flows", run: unknown::run },
     Row { name: "PATH", about: "traceroute and path MTU discovery", run: path::run },
     Row { name: "KERNEL", about: "what is not Penstock's goes to the kernel", run: kernel::run },
+    Row { name: "FORWARD", about: "what no requirement matches is left alone", run: forward::run },
     Row { name: "RESTART", about: "the node killed and started again", run: restart::run },
     Row { name: "STOP", about: "a clean stop leaves nothing in the kernel", run: stop::run },
 ];
