@@ -3,10 +3,11 @@
 // One instance of this program, with maps of its own, runs on every port. Its order:
 //   1. destination is an address of the node   -> kernel
 //   2. destination is a service or pool address -> socket
-//   3. source is a target or in a translated range, destination is one station -> socket
-//   4. ARP and neighbour solicitations for a service or pool address -> socket
-//   5. ICMP errors about a packet of 2 or 3     -> socket
-//   6. everything else                          -> kernel, untouched
+//   3. ARP and neighbour solicitations for a service or pool address -> socket
+//   4. destination is a group, a broadcast or link-local -> kernel
+//   5. ICMP errors: about a packet of 2 or 6    -> socket, about any other -> kernel
+//   6. source is a target's end, or source, destination and protocol are those of a rule -> socket
+//   7. everything else                          -> kernel, untouched
 // Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. A network header that cannot be read is the
 // kernel's. Where only the ports cannot be read, they count as 0, and the shard counts the packet.
 //
@@ -28,12 +29,26 @@
 #define VERDICT_OWN 1
 #define VERDICT_OURS 2
 
-// Bits of `presence`. Mirrored in steering.rs.
+// Bits of `presence`. Mirrored in program/maps.rs.
 #define PRESENT_TARGETS 1
-#define PRESENT_RANGES 2
+#define PRESENT_RULES 2
+#define SECOND_COPY 4
 
-// IPv6 extension headers that are followed before a packet is left to the kernel.
+// Values of `side` in a key of `ranges`. Mirrored in tables.rs.
+#define SIDE_SOURCE 0
+#define SIDE_DESTINATION 1
+
+// Rules that a port tells apart, a bit each. Mirrored in tables.rs.
+#define RULES_MAX 256
+#define RULES_WORDS (RULES_MAX / 64)
+
+// Stands for a protocol that cannot be seen: 255 is reserved (IANA). Mirrored in tables.rs.
+#define PROTOCOL_HIDDEN 255
+
+// IPv6 extension headers that are followed; RFC 8200 names five kinds, one of them twice.
 #define EXTENSIONS_MAX 6
+// Bytes of them: a bound that lets the verifier see that the loop stays within a frame.
+#define EXTENSION_BYTES_MAX 2048
 
 // Types of ICMP errors (RFC 792) and of ICMPv6 messages (RFC 4443 section 2.1, RFC 4861 section 4.3).
 // The kernel's own header for them needs those of a C library.
@@ -55,16 +70,54 @@ struct icmp {
     __be32 rest;
 };
 
-struct target {
-    struct address address;
-    __be16 port;
+// What is looked at, of a packet or of the one that an ICMP error quotes.
+struct packet {
+    struct address source;
+    struct address destination;
+    // Where the upper layer begins, or NULL where it cannot be seen: in a later fragment, and
+    // behind extension headers that are cut short or too many.
+    const void *transport;
+    // Of a fragment: its datagram, and unless they are 0, that it is not the first or not the last.
+    __u32 identification;
+    __u16 is_later;
+    __u16 more_follow;
+    __be16 source_port;
+    __be16 destination_port;
+    __u8 version;
+    // Of the upper layer.
     __u8 protocol;
-    __u8 zero;
 };
 
-struct range {
+// A target's ports: the port lies last, so that a prefix of the key is a range of ports.
+struct target {
     __u32 prefix_length;
     struct address address;
+    __u8 protocol;
+    __u8 zero;
+    __be16 port;
+};
+
+// A range of addresses at one side of some rules.
+struct range {
+    __u32 prefix_length;
+    __u8 copy;
+    __u8 side;
+    __u8 version;
+    __u8 zero;
+    struct address address;
+};
+
+// A set of rules.
+struct rules {
+    __u64 word[RULES_WORDS];
+};
+
+// What the fragments of one datagram have in common.
+struct datagram {
+    struct address source;
+    struct address destination;
+    __u32 identification;
+    __u32 protocol;
 };
 
 // The default sizes here are overridden at load.
@@ -83,27 +136,47 @@ struct {
 } addresses SEC(".maps");
 
 struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
     __uint(max_entries, 4096);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
     __type(key, struct target);
     __type(value, __u8);
 } targets SEC(".maps");
 
+// The rules of which an address can be the source or the destination. A lookup finds the longest
+// range only, so each range names the rules of all wider ranges around it as well.
 struct {
     __uint(type, BPF_MAP_TYPE_LPM_TRIE);
     __uint(max_entries, 1024);
     __uint(map_flags, BPF_F_NO_PREALLOC);
     __type(key, struct range);
-    __type(value, __u8);
+    __type(value, struct rules);
 } ranges SEC(".maps");
 
-// Which of `targets` and `ranges` hold anything, so that an empty one costs no lookup.
+// The rules of each protocol: 256 entries of the first copy, then as many of the second.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 512);
+    __type(key, __u32);
+    __type(value, struct rules);
+} protocols SEC(".maps");
+
+// Which tables hold anything, so that an empty one costs no lookup; and which copy of the rules
+// counts. A change writes the other copy, and puts it in force by this one word.
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, 1);
     __type(key, __u32);
     __type(value, __u32);
 } presence SEC(".maps");
+
+// Datagrams from a target's address whose first fragment came from no port of the target.
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, struct datagram);
+    __type(value, __u8);
+} strangers SEC(".maps");
 
 static __always_inline int to_socket(struct xdp_md *context)
 {
@@ -123,6 +196,101 @@ static __always_inline struct address from_ipv6(const struct in6_addr *address)
     return copy;
 }
 
+// Reads an IPv4 header. False when there is none.
+static __always_inline bool read_ipv4(const struct iphdr *ip, const void *end,
+                                      struct packet *packet)
+{
+    __u16 fragment;
+
+    if ((const void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
+        return false;
+    fragment = bpf_ntohs(ip->frag_off);
+    packet->source = from_ipv4(ip->saddr);
+    packet->destination = from_ipv4(ip->daddr);
+    packet->version = 4;
+    packet->protocol = ip->protocol;
+    packet->identification = ip->id;
+    packet->is_later = fragment & 0x1fff;
+    packet->more_follow = fragment & 0x2000;
+    packet->transport = packet->is_later ? NULL : (const void *)ip + ip->ihl * 4;
+    return true;
+}
+
+static __always_inline bool is_extension(__u8 protocol)
+{
+    return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING ||
+           protocol == IPPROTO_DSTOPTS || protocol == IPPROTO_AH || protocol == IPPROTO_FRAGMENT;
+}
+
+// `length` is the header's second byte.
+static __always_inline __u32 extension_bytes(__u8 protocol, __u8 length)
+{
+    if (protocol == IPPROTO_FRAGMENT)
+        return 8;
+    return protocol == IPPROTO_AH ? (length + 2) * 4 : (length + 1) * 8;
+}
+
+// Reads a fragment header.
+static __always_inline void read_fragment(const __u8 *header, struct packet *packet)
+{
+    __u16 fragment = header[2] << 8 | header[3];
+
+    __builtin_memcpy(&packet->identification, header + 4, sizeof(packet->identification));
+    packet->is_later = fragment & 0xfff8;
+    packet->more_follow = fragment & 1;
+}
+
+// Follows extension headers from `transport` to the upper layer.
+static __always_inline void read_extensions(struct packet *packet, const void *end)
+{
+    const __u8 *first = packet->transport, *header;
+    __u32 offset = 0;
+    int count;
+
+    packet->transport = NULL;
+    for (count = 0; count < EXTENSIONS_MAX && is_extension(packet->protocol); count++) {
+        header = first + offset;
+        if ((const void *)(header + 8) > end)
+            break;
+        if (packet->protocol == IPPROTO_FRAGMENT)
+            read_fragment(header, packet);
+        offset += extension_bytes(packet->protocol, header[1]);
+        packet->protocol = header[0];
+        if (packet->is_later || offset > EXTENSION_BYTES_MAX)
+            break;
+    }
+    if (is_extension(packet->protocol) || offset > EXTENSION_BYTES_MAX)
+        packet->protocol = PROTOCOL_HIDDEN;
+    else if (!packet->is_later)
+        packet->transport = first + offset;
+}
+
+// Reads an IPv6 header, as if nothing extended it. False when there is none.
+static __always_inline bool read_ipv6(const struct ipv6hdr *ip, const void *end,
+                                      struct packet *packet)
+{
+    if ((const void *)(ip + 1) > end || ip->version != 6)
+        return false;
+    packet->source = from_ipv6(&ip->saddr);
+    packet->destination = from_ipv6(&ip->daddr);
+    packet->version = 6;
+    packet->protocol = ip->nexthdr;
+    packet->transport = ip + 1;
+    return true;
+}
+
+static __always_inline void read_ports(struct packet *packet, const void *end)
+{
+    const __be16 *ports = packet->transport;
+
+    if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP)
+        return;
+    if (!ports || (const void *)(ports + 2) > end)
+        return;
+    packet->source_port = ports[0];
+    packet->destination_port = ports[1];
+}
+
 static __always_inline int verdict(const struct address *address)
 {
     const __u8 *found = bpf_map_lookup_elem(&addresses, address);
@@ -138,219 +306,169 @@ static __always_inline __u32 present(void)
     return bits ? *bits : 0;
 }
 
-static __always_inline bool is_target(const struct address *address, __be16 port, __u8 protocol)
+static __always_inline bool is_target(const struct packet *packet, __be16 port)
 {
-    struct target key = {.address = *address, .port = port, .protocol = protocol};
+    struct target key = {
+        .prefix_length = 160,
+        .address = packet->source,
+        .protocol = packet->protocol,
+        .port = port,
+    };
 
     return bpf_map_lookup_elem(&targets, &key) != NULL;
 }
 
-static __always_inline bool is_in_range(const struct address *address)
+// Whether a packet comes from a target. Port 0 of a target stands for its later fragments, which
+// carry no port: they are ours unless their first one was seen and came from another port. So one
+// that overtakes its first is ours, and the shard waits for the first.
+static __always_inline bool is_from_target(const struct packet *packet)
 {
-    struct range key = {.prefix_length = 128, .address = *address};
+    bool ours = is_target(packet, packet->source_port);
+    struct datagram datagram = {
+        .source = packet->source,
+        .destination = packet->destination,
+        .identification = packet->identification,
+        // Later fragments of IPv6 do not say it reliably (RFC 8200 section 4.5).
+        .protocol = packet->version == 4 ? packet->protocol : 0,
+    };
+    const __u8 present = 1;
 
-    return bpf_map_lookup_elem(&ranges, &key) != NULL;
+    if (packet->is_later)
+        return ours && !bpf_map_lookup_elem(&strangers, &datagram);
+    if (packet->more_follow && ours)
+        bpf_map_delete_elem(&strangers, &datagram);
+    else if (packet->more_follow && is_target(packet, 0))
+        bpf_map_update_elem(&strangers, &datagram, &present, BPF_ANY);
+    return ours;
 }
 
-static __always_inline bool is_source_ours(const struct address *source, __be16 port,
-                                           __u8 protocol, __u32 bits)
+static __always_inline const struct rules *rules_of(const struct address *address, __u8 version,
+                                                    __u8 side, __u8 copy)
 {
-    if (bits & PRESENT_TARGETS && is_target(source, port, protocol))
-        return true;
-    return bits & PRESENT_RANGES && is_in_range(source);
+    struct range key = {
+        .prefix_length = 160,
+        .copy = copy,
+        .side = side,
+        .version = version,
+        .address = *address,
+    };
+
+    return bpf_map_lookup_elem(&ranges, &key);
 }
 
-// The first two bytes behind the network header: the source port of TCP and UDP.
-static __always_inline __be16 source_port(const void *transport, const void *end, __u8 protocol)
+// Whether there is a rule of a packet's source, its destination and its protocol.
+static __always_inline bool is_ruled(const struct packet *packet, __u32 bits)
 {
-    const __be16 *port = transport;
+    __u8 copy = bits & SECOND_COPY ? 1 : 0;
+    __u32 protocol = copy * 256 + packet->protocol;
+    const struct rules *here, *there, *with;
+    int word;
 
-    if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
-        return 0;
-    return (const void *)(port + 1) > end ? 0 : *port;
-}
-
-static __always_inline __be16 destination_port(const void *transport, const void *end,
-                                               __u8 protocol)
-{
-    const __be16 *ports = transport;
-
-    if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
-        return 0;
-    return (const void *)(ports + 2) > end ? 0 : ports[1];
-}
-
-// Whether a packet quoted in an ICMP error is one that we translated.
-static __always_inline bool is_quote_ours(const struct address *source,
-                                          const struct address *destination, __be16 port,
-                                          __u8 protocol, __u32 bits)
-{
-    if (verdict(source) == VERDICT_OURS || verdict(destination) == VERDICT_OURS)
-        return true;
-    // The error is about what we sent to an end whose own packets are ours.
-    return is_source_ours(destination, port, protocol, bits);
-}
-
-static __always_inline bool is_error_ours4(const struct icmp *icmp, const void *end, __u32 bits)
-{
-    const struct iphdr *inner = (const void *)(icmp + 1);
-    struct address source, destination;
-    __be16 port;
-
-    if ((const void *)inner > end)
+    here = rules_of(&packet->source, packet->version, SIDE_SOURCE, copy);
+    if (!here)
         return false;
-    if (icmp->type != ICMP_UNREACHABLE && icmp->type != ICMP_TIME_EXCEEDED &&
-        icmp->type != ICMP_PARAMETER_PROBLEM)
+    there = rules_of(&packet->destination, packet->version, SIDE_DESTINATION, copy);
+    if (!there)
         return false;
-    if ((const void *)(inner + 1) > end || inner->version != 4 || inner->ihl < 5)
+    with = bpf_map_lookup_elem(&protocols, &protocol);
+    if (!with)
         return false;
-    source = from_ipv4(inner->saddr);
-    destination = from_ipv4(inner->daddr);
-    port = destination_port((const void *)inner + inner->ihl * 4, end, inner->protocol);
-    return is_quote_ours(&source, &destination, port, inner->protocol, bits);
-}
-
-static __always_inline bool is_station4(__be32 destination)
-{
-    __u32 address = bpf_ntohl(destination);
-
-    return address < 0xe0000000 && (address >> 16) != 0xa9fe && address != 0;
-}
-
-static __always_inline int steer_ipv4(struct xdp_md *context, const struct iphdr *ip,
-                                      const void *end)
-{
-    struct address address;
-    const void *transport;
-    bool later;
-    int found;
-    __u32 bits;
-
-    if ((const void *)(ip + 1) > end || ip->version != 4)
-        return XDP_PASS;
-    address = from_ipv4(ip->daddr);
-    found = verdict(&address);
-    if (found)
-        return found == VERDICT_OURS ? to_socket(context) : XDP_PASS;
-    if (ip->ihl < 5 || !is_station4(ip->daddr))
-        return XDP_PASS;
-
-    bits = present();
-    later = ip->frag_off & bpf_htons(0x1fff);
-    transport = (const void *)ip + ip->ihl * 4;
-    address = from_ipv4(ip->saddr);
-    if (bits && is_source_ours(&address, later ? 0 : source_port(transport, end, ip->protocol),
-                               ip->protocol, bits))
-        return to_socket(context);
-    if (ip->protocol == IPPROTO_ICMP && !later && is_error_ours4(transport, end, bits))
-        return to_socket(context);
-    return XDP_PASS;
-}
-
-// Follows extension headers from `cursor`. Returns where the upper layer begins, or NULL when the
-// chain is cut short or longer than we follow.
-static __always_inline const void *skip_extensions(const void *cursor, const void *end,
-                                                   __u8 *protocol, bool *later)
-{
-    const __u8 *header;
-    int count;
-
-    for (count = 0; count < EXTENSIONS_MAX; count++) {
-        header = cursor;
-        switch (*protocol) {
-        case IPPROTO_HOPOPTS:
-        case IPPROTO_ROUTING:
-        case IPPROTO_DSTOPTS:
-            if ((const void *)(header + 8) > end)
-                return NULL;
-            *protocol = header[0];
-            cursor += (header[1] + 1) * 8;
-            break;
-        case IPPROTO_FRAGMENT:
-            if ((const void *)(header + 8) > end)
-                return NULL;
-            *protocol = header[0];
-            cursor += 8;
-            if (header[2] || header[3] & 0xf8) {
-                *later = true;
-                return cursor;
-            }
-            break;
-        default:
-            return cursor;
-        }
+    for (word = 0; word < RULES_WORDS; word++) {
+        if (here->word[word] & there->word[word] & with->word[word])
+            return true;
     }
-    return NULL;
+    return false;
 }
 
-static __always_inline bool is_error_ours6(const struct icmp *icmp, const void *end,
-                                           __u32 bits)
+static __always_inline bool is_source_ours(const struct packet *packet, __u32 bits)
 {
-    const struct ipv6hdr *inner = (const void *)(icmp + 1);
-    struct address source, destination;
+    if (bits & PRESENT_TARGETS && is_from_target(packet))
+        return true;
+    return bits & PRESENT_RULES && is_ruled(packet, bits);
+}
 
-    if ((const void *)(inner + 1) > end || icmp->type >= ICMP6_FIRST_INFORMATIONAL ||
-        inner->version != 6)
+static __always_inline bool is_error(const struct packet *packet, const void *end)
+{
+    const struct icmp *icmp = packet->transport;
+
+    if (!icmp || (const void *)(icmp + 1) > end)
         return false;
-    source = from_ipv6(&inner->saddr);
-    destination = from_ipv6(&inner->daddr);
-    return is_quote_ours(&source, &destination,
-                         destination_port(inner + 1, end, inner->nexthdr), inner->nexthdr, bits);
+    if (packet->version == 6)
+        return packet->protocol == IPPROTO_ICMPV6 && icmp->type < ICMP6_FIRST_INFORMATIONAL;
+    return packet->protocol == IPPROTO_ICMP &&
+           (icmp->type == ICMP_UNREACHABLE || icmp->type == ICMP_TIME_EXCEEDED ||
+            icmp->type == ICMP_PARAMETER_PROBLEM);
+}
+
+// Whether the packet that an ICMP error quotes is one that we translated.
+static __always_inline bool is_error_ours(const struct packet *error, const void *end, __u32 bits)
+{
+    const void *inner = error->transport + sizeof(struct icmp);
+    struct packet quote = {}, answer = {};
+
+    if (!(error->version == 4 ? read_ipv4(inner, end, &quote) : read_ipv6(inner, end, &quote)))
+        return false;
+    if (verdict(&quote.source) == VERDICT_OURS || verdict(&quote.destination) == VERDICT_OURS)
+        return true;
+    // We sent it to an end whose own packets are ours: those that answer it.
+    if (is_extension(quote.protocol))
+        quote.protocol = PROTOCOL_HIDDEN;
+    read_ports(&quote, end);
+    answer.source = quote.destination;
+    answer.destination = quote.source;
+    answer.source_port = quote.destination_port;
+    answer.version = quote.version;
+    answer.protocol = quote.protocol;
+    return bits && is_source_ours(&answer, bits);
 }
 
 // A neighbour solicitation's target lies behind the ICMPv6 header.
-static __always_inline bool is_solicitation_ours(const struct icmp *icmp, const void *end)
+static __always_inline bool is_solicitation_ours(const struct packet *packet, const void *end)
 {
+    const struct icmp *icmp = packet->transport;
     const struct in6_addr *target = (const void *)(icmp + 1);
     struct address address;
 
+    if (packet->version != 6 || packet->protocol != IPPROTO_ICMPV6 || !icmp)
+        return false;
     if ((const void *)(target + 1) > end || icmp->type != ICMP6_NEIGHBOUR_SOLICITATION)
         return false;
     address = from_ipv6(target);
     return verdict(&address) == VERDICT_OURS;
 }
 
-static __always_inline bool is_station6(const struct address *address)
+// Whether a packet goes to one station that may be far away.
+static __always_inline bool is_far(const struct packet *packet)
 {
-    __u16 top = bpf_ntohl(address->word[0]) >> 16;
+    __u32 first = bpf_ntohl(packet->destination.word[0]);
+    __u32 last = bpf_ntohl(packet->destination.word[3]);
 
-    return (top >> 8) != 0xff && (top & 0xffc0) != 0xfe80;
+    if (packet->version == 6)
+        return first >> 24 != 0xff && (first >> 16 & 0xffc0) != 0xfe80;
+    return last < 0xe0000000 && last >> 16 != 0xa9fe && last != 0;
 }
 
-static __always_inline int steer_ipv6(struct xdp_md *context, const struct ipv6hdr *ip,
-                                      const void *end)
+static __always_inline int steer(struct xdp_md *context, struct packet *packet, const void *end)
 {
-    struct address source, destination;
-    const void *transport;
-    bool later = false;
-    __u8 protocol;
+    int found = verdict(&packet->destination);
+    bool ours;
     __u32 bits;
-    int found;
 
-    if ((const void *)(ip + 1) > end || ip->version != 6)
-        return XDP_PASS;
-    destination = from_ipv6(&ip->daddr);
-    found = verdict(&destination);
     if (found)
         return found == VERDICT_OURS ? to_socket(context) : XDP_PASS;
-    protocol = ip->nexthdr;
-    transport = skip_extensions(ip + 1, end, &protocol, &later);
-    // A chain that cannot be followed hides the ports, as a later fragment does.
-    if (!transport)
-        later = true;
-    if (protocol == IPPROTO_ICMPV6 && !later && is_solicitation_ours(transport, end))
+    if (is_solicitation_ours(packet, end))
         return to_socket(context);
-    if (!is_station6(&destination))
+    if (!is_far(packet))
         return XDP_PASS;
 
     bits = present();
-    source = from_ipv6(&ip->saddr);
-    if (bits && is_source_ours(&source, later ? 0 : source_port(transport, end, protocol),
-                               protocol, bits))
-        return to_socket(context);
-    if (protocol == IPPROTO_ICMPV6 && !later && is_error_ours6(transport, end, bits))
-        return to_socket(context);
-    return XDP_PASS;
+    if (is_error(packet, end)) {
+        ours = is_error_ours(packet, end, bits);
+    } else {
+        read_ports(packet, end);
+        ours = bits && is_source_ours(packet, bits);
+    }
+    return ours ? to_socket(context) : XDP_PASS;
 }
 
 // ARP for IPv4 over Ethernet, RFC 826.
@@ -384,14 +502,20 @@ int penstock_steer(struct xdp_md *context)
 {
     const void *end = (void *)(long)context->data_end;
     const struct ethhdr *ethernet = (void *)(long)context->data;
+    struct packet packet = {};
 
     if ((const void *)(ethernet + 1) > end)
         return XDP_PASS;
     switch (ethernet->h_proto) {
     case bpf_htons(ETH_P_IP):
-        return steer_ipv4(context, (const void *)(ethernet + 1), end);
+        if (!read_ipv4((const void *)(ethernet + 1), end, &packet))
+            return XDP_PASS;
+        return steer(context, &packet, end);
     case bpf_htons(ETH_P_IPV6):
-        return steer_ipv6(context, (const void *)(ethernet + 1), end);
+        if (!read_ipv6((const void *)(ethernet + 1), end, &packet))
+            return XDP_PASS;
+        read_extensions(&packet, end);
+        return steer(context, &packet, end);
     case bpf_htons(ETH_P_ARP):
         return steer_arp(context, (const void *)(ethernet + 1), end);
     default:

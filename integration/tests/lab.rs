@@ -76,6 +76,11 @@ fn t12_packets_of_unknown_flows() {
 }
 
 #[test]
+fn what_no_requirement_matches_is_forwarded_untouched() {
+    check("FORWARD");
+}
+
+#[test]
 fn a_killed_node_comes_back_with_the_same_rewrites() {
     check("RESTART");
 }

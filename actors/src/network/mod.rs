@@ -15,5 +15,5 @@ pub mod validate;
 
 pub use catalog::Catalog;
 pub use networks::{Command, Effect, Event, Networks};
-pub use steering::{Steering, TargetEnd};
+pub use steering::{Rule, Steering, TargetEnd};
 pub use validate::{Limits, Problem, Refusal};

@@ -7,6 +7,7 @@ use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::id::NetworkId;
 use penstock_event_schema::network::Target;
 use penstock_event_schema::requirement::{Match, Requirement, Transform};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Which packets are ours. Every list is sorted and without repetition.
@@ -18,8 +19,23 @@ pub struct Steering {
     /// Ends whose packets are replies that must be translated back although their destination is
     /// a client's own address: targets of requirements without source substitution.
     pub ends: Vec<TargetEnd>,
-    /// Sources whose packets are translated on their way out of a network.
-    pub ranges: Vec<(NetworkId, IpNet)>,
+    /// Traffic that is translated on its way out of a network.
+    pub rules: Vec<Rule>,
+}
+
+/// What a requirement about traffic matches, of one IP version: every packet that comes in from
+/// `network` with a source, a destination and a protocol of these, unless its destination is a
+/// service or pool address. Every list is sorted, without repetition and not empty.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// Where the packets come in.
+    pub network: NetworkId,
+    /// Source ranges.
+    pub sources: Vec<IpNet>,
+    /// Destination ranges.
+    pub destinations: Vec<IpNet>,
+    /// Protocols as they stand in packets of this IP version.
+    pub protocols: Vec<Protocol>,
 }
 
 /// A target's end, by source address and port of its packets.
@@ -54,15 +70,13 @@ impl Catalog {
         steering.owned.dedup();
         steering.ends.sort();
         steering.ends.dedup();
-        steering.ranges.sort();
-        steering.ranges.dedup();
+        steering.rules.sort();
+        steering.rules.dedup();
         steering
     }
 
     fn steer(&self, requirement: &Requirement, steering: &mut Steering) {
-        if let Match::Traffic { network, sources, .. } = &requirement.matching {
-            steering.ranges.extend(sources.iter().map(|source| (*network, *source)));
-        }
+        steering.rules.extend(rules(&requirement.matching));
         let mut substituted = false;
         for step in &requirement.transform {
             if let Transform::SourceSubstitution(substitution) = step {
@@ -101,6 +115,29 @@ impl Catalog {
             }
         }
     }
+}
+
+/// One rule for each IP version that has both a source and a destination.
+fn rules(matching: &Match) -> Vec<Rule> {
+    let Match::Traffic { network, sources, destinations, protocols } = matching else {
+        return Vec::new();
+    };
+    let rule = |is_ipv4: bool| {
+        let of_version = |ranges: &[IpNet]| {
+            let ranges = ranges.iter().filter(|range| range.addr().is_ipv4() == is_ipv4);
+            sorted(ranges.map(IpNet::trunc))
+        };
+        let (sources, destinations) = (of_version(sources), of_version(destinations));
+        let address = destinations.first()?.addr();
+        let protocols = sorted(protocols.iter().map(|protocol| at(*protocol, address)));
+        let is_met = !sources.is_empty() && !protocols.is_empty();
+        is_met.then_some(Rule { network: *network, sources, destinations, protocols })
+    };
+    [true, false].into_iter().filter_map(rule).collect()
+}
+
+fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
+    items.collect::<BTreeSet<T>>().into_iter().collect()
 }
 
 fn end(network: NetworkId, target: &Target, (protocol, first, last): Ports) -> Option<TargetEnd> {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use penstock_dataplane::nic::af_xdp::thread::enter_namespace;
 use penstock_dataplane::nic::af_xdp::{
-    AfXdp, AfXdpConfig, Port, PortStatistics, Program, ProgramConfig, Steering, TargetEnd, Verdict,
+    AfXdp, AfXdpConfig, Port, PortStatistics, Program, ProgramConfig, Rule, Steering, TargetEnd,
+    Verdict,
 };
 use penstock_dataplane::nic::{FrameMemory as _, Nic as _, PortIndex};
 
@@ -130,7 +131,7 @@ impl Lab {
         ProgramConfig::new(vec!["left".into(), "right".into()], self.run_dir.clone())
     }
 
-    /// The node's own addresses, what comes from the left host's network, and UDP from port 9000 of
+    /// The node's own addresses, TCP and UDP from the left host's network, and UDP from port 9000 of
     /// the right host.
     pub(crate) fn steering(&self) -> Steering {
         let mut steering = Steering::default();
@@ -139,12 +140,16 @@ impl Lab {
                 steering.addresses.insert((port, text.parse().unwrap()), Verdict::Own);
             }
         }
-        for range in ["10.1.0.0/24", "fd00:1::/64"] {
-            steering.ranges.insert((LEFT, range.parse().unwrap()));
+        for (source, any) in [("10.1.0.0/24", "0.0.0.0/0"), ("fd00:1::/64", "::/0")] {
+            let (sources, destinations) =
+                (vec![source.parse().unwrap()], vec![any.parse().unwrap()]);
+            steering.rules.insert((LEFT, Rule { sources, destinations, protocols: vec![6, 17] }));
         }
         for address in ["10.2.0.2", "fd00:2::2"] {
             let address = address.parse().unwrap();
-            steering.targets.insert((RIGHT, TargetEnd { address, port: 9000, protocol: 17 }));
+            steering
+                .targets
+                .insert((RIGHT, TargetEnd { address, protocol: 17, first: 9000, last: 9000 }));
         }
         steering
     }

@@ -188,8 +188,8 @@ fn ours_is_dropped_while_no_process_serves_it() {
     // Taking the address out of the tables gives it back to the kernel.
     let without = lab.steering();
     lab.inside("node", move || {
-        program.steer(&Steering { ranges: Default::default(), ..without.clone() }).unwrap();
-        assert!(program.steering().ranges.is_empty());
+        program.steer(&Steering { rules: Default::default(), ..without.clone() }).unwrap();
+        assert!(program.steering().rules.is_empty());
         program.steer(&ours_gone(&without)).unwrap();
         drop(program);
     });
@@ -198,7 +198,7 @@ fn ours_is_dropped_while_no_process_serves_it() {
 
 fn ours_gone(steering: &Steering) -> Steering {
     let mut steering = steering.clone();
-    steering.ranges.clear();
+    steering.rules.clear();
     steering
 }
 

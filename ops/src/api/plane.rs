@@ -263,6 +263,9 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
     /// Why it is not ready, for people; empty when it is.
     pub not_ready: Vec<String>,
+    /// What is worth a word although it works, for people.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// How many replicas flows have; 1 on a single node.
     pub replicas: u16,
     /// How many slots.

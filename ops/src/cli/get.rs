@@ -306,6 +306,7 @@ pub fn node_text(status: &NodeStatus) -> String {
     line("node", format!("{} (penstock {})", status.name, status.version));
     line("up for", duration(status.uptime_ms));
     line("ready", ready);
+    status.notes.iter().for_each(|note| line("note", note.clone()));
     line(
         "flows",
         format!(

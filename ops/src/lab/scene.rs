@@ -158,6 +158,11 @@ impl Family {
         if self.six { "fd00:20::110" } else { "10.20.0.110" }
     }
 
+    /// The pool address of the requirement `tcp-only`.
+    pub(crate) fn tcp_only_pool(self) -> &'static str {
+        if self.six { "fd00:20::120" } else { "10.20.0.120" }
+    }
+
     /// Whether this is IPv6.
     pub(crate) fn is_six(self) -> bool {
         self.six

@@ -55,6 +55,13 @@ pub(crate) const NODE_LEFT: HostPlan =
 pub(crate) const NODE_RIGHT: HostPlan =
     HostPlan { name: "node", v4: "10.20.0.1", v6: "fd00:20::1" };
 
+/// Addresses of `server-1` that no requirement of the lab is about.
+pub(crate) const OUTSIDE: HostPlan =
+    HostPlan { name: "server-1", v4: "10.21.0.11", v6: "fd00:21::11" };
+/// Addresses of `server-1` that the requirement `tcp-only` is about.
+pub(crate) const TCP_ONLY: HostPlan =
+    HostPlan { name: "server-1", v4: "10.21.0.129", v6: "fd00:21:0:1::11" };
+
 /// The names of all namespaces, in the order of their making.
 pub(crate) const NAMES: [&str; 9] = [
     "left-switch",
@@ -104,7 +111,25 @@ pub(crate) fn build(site: &Site) -> Result<(), Error> {
         address(&site.namespace(server.name), "eth0", server)?;
         default_route(&site.namespace(server.name), &NODE_RIGHT, "")?;
     }
+    more_addresses(site)?;
     behind_router(site)
+}
+
+/// Addresses that are reached through `server-1`. A preferred lifetime of 0 keeps them from being
+/// chosen as sources.
+fn more_addresses(site: &Site) -> Result<(), Error> {
+    for plan in [&OUTSIDE, &TCP_ONLY] {
+        site.namespace(plan.name).batch(&format!(
+            "address add {}/32 dev eth0 preferred_lft 0\n\
+             address add {}/128 dev eth0 nodad preferred_lft 0\n",
+            plan.v4, plan.v6
+        ))?;
+    }
+    let via = &SERVERS[0];
+    site.namespace("node").batch(&format!(
+        "route add 10.21.0.0/24 via {} dev right\nroute add fd00:21::/32 via {} dev right\n",
+        via.v4, via.v6
+    ))
 }
 
 /// The router, and `server-3` behind a narrow link. The server advertises the segment size of a

@@ -29,6 +29,10 @@ table inet lab {
     ct original ip6 daddr fd00:90::81 snat ip6 to fd00:20::110
     ct original ip daddr 10.90.0.84 snat ip to 192.168.10.100
     ct status dnat accept
+    ip daddr 10.21.0.128/25 meta l4proto tcp snat ip to 10.20.0.120
+    ip6 daddr fd00:21:0:1::/64 meta l4proto tcp snat ip6 to fd00:20::120
+    ip daddr 10.21.0.0/24 accept
+    ip6 daddr fd00:21::/32 accept
     oifname right ip saddr 192.168.10.0/24 snat ip to 10.20.0.100
     oifname right ip6 saddr fd00:10::/64 snat ip6 to fd00:20::100
   }
@@ -45,6 +49,8 @@ pub(crate) fn start(site: &Site) -> Result<(), Error> {
     node.batch(
         "address add 10.20.0.100/32 dev right\n\
          address add 10.20.0.110/32 dev right\n\
+         address add 10.20.0.120/32 dev right\n\
+         address add fd00:20::120/128 dev right nodad\n\
          address add fd00:20::100/128 dev right nodad\n\
          address add fd00:20::110/128 dev right nodad\n\
          address add 192.168.10.100/32 dev left\n",

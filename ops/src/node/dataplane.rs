@@ -69,6 +69,8 @@ pub struct DataplaneStatus {
     pub cache_entries_max: u64,
     /// Steering that could not be brought into the kernel.
     pub steering_error: Option<String>,
+    /// What is steered more coarsely than asked for, for people.
+    pub steering_notes: Vec<String>,
     /// Service and pool addresses that the kernel has as well.
     pub contested: Vec<IpAddr>,
 }
@@ -389,9 +391,13 @@ impl DataplaneState {
     /// next change.
     fn steer(&mut self) {
         let wanted = self.steering();
+        let noted = self.program().notes();
         self.steering_error = self.program().steer(&wanted).err().map(|error| error.to_string());
         if let Some(error) = &self.steering_error {
             tracing::error!(error, "steering could not be brought into the kernel");
+        }
+        for note in self.program().notes().iter().filter(|note| !noted.contains(note)) {
+            tracing::warn!(note, "steering is coarser than asked for");
         }
     }
 
@@ -426,6 +432,7 @@ impl DataplaneState {
             shards: Vec::new(),
             cache_entries_max: self.config.dataplane.cache_entries_max,
             steering_error: self.steering_error.clone(),
+            steering_notes: self.program.as_ref().map(Program::notes).unwrap_or_default(),
             contested: self.contested(),
         };
         let shards = self.shards.clone();

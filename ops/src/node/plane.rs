@@ -275,6 +275,7 @@ impl Plane for NodePlane {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_ms: now.ms_since(self.started),
             not_ready: dataplane.not_ready(),
+            notes: dataplane.steering_notes.clone(),
             replicas: 1,
             slots: self.config.slots,
             flows: live.flows,

@@ -1,18 +1,12 @@
 //! From what the objects and the kernel say to what the XDP programs and shards are told: networks
 //! become the ports that they hang on.
 
-use ipnet::IpNet;
-use penstock_actors::network::{Catalog, TargetEnd as NetworkEnd};
+use penstock_actors::network::Catalog;
 use penstock_dataplane::nic::PortIndex;
-use penstock_dataplane::nic::af_xdp::{Steering, TargetEnd, Verdict};
-use penstock_event_schema::flow::Protocol;
+use penstock_dataplane::nic::af_xdp::{Rule, Steering, TargetEnd, Verdict};
 use penstock_event_schema::id::NetworkId;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-
-/// A target that serves more ports than this is steered by its address alone: the programs hold
-/// one entry a port.
-const PORTS_PER_TARGET_MAX: u16 = 64;
 
 /// Which network hangs on which of `ports`, by interface name. A network of another interface has
 /// no packets here.
@@ -52,36 +46,106 @@ pub fn steering(
             steering.addresses.insert((PortIndex(port as u8), address), Verdict::Own);
         }
     }
-    for (network, range) in objects.ranges {
-        if let Some(port) = port(networks, network) {
-            steering.ranges.insert((port, range));
+    for rule in objects.rules {
+        if let Some(port) = port(networks, rule.network) {
+            let protocols = rule.protocols.iter().map(|protocol| protocol.0).collect();
+            let (sources, destinations) = (rule.sources, rule.destinations);
+            steering.rules.insert((port, Rule { sources, destinations, protocols }));
         }
     }
     for end in objects.ends {
         if let Some(port) = port(networks, end.network) {
-            steer_end(&end, port, &mut steering);
+            let (address, protocol) = (end.address, end.protocol.0);
+            let (first, last) = (end.first, end.last);
+            steering.targets.insert((port, TargetEnd { address, protocol, first, last }));
         }
     }
     steering
 }
 
-fn steer_end(end: &NetworkEnd, port: PortIndex, steering: &mut Steering) {
-    if end.last - end.first >= PORTS_PER_TARGET_MAX {
-        steering.ranges.insert((port, IpNet::from(end.address)));
-        return;
-    }
-    let mut add = |number| {
-        let target = TargetEnd { address: end.address, port: number, protocol: end.protocol.0 };
-        steering.targets.insert((port, target));
-    };
-    (end.first..=end.last).for_each(&mut add);
-    if matches!(end.protocol, Protocol::TCP | Protocol::UDP) {
-        // Later fragments carry no ports. Without this entry a fragmented reply would leave
-        // half translated.
-        add(0);
-    }
-}
-
 fn port(networks: &[(NetworkId, PortIndex)], id: NetworkId) -> Option<PortIndex> {
     networks.iter().find(|(network, _)| *network == id).map(|(_, port)| *port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_event_schema::event::network::NetworkEvent;
+    use serde_json::json;
+
+    /// Networks 1 and 2 at the ports `left` and `right`, network 3 at a port of another node.
+    fn catalog() -> Catalog {
+        let network = |id: u32, port: &str| {
+            json!({"id": id, "name": port, "tenant": "acme", "attachment": {"port": port},
+                   "generation": 1})
+        };
+        let idle = json!({"tcp_ms": 1, "udp_ms": 1, "icmp_ms": 1});
+        let requirement = |id: u32, matching: serde_json::Value, step: serde_json::Value| {
+            json!({"id": id, "name": format!("r{id}"), "partition": "p", "match": matching,
+                   "transform": [step], "idle": idle, "unknown": "reset", "generation": 1})
+        };
+        let out = |network: u32| {
+            json!({"traffic": {"network": network, "sources": ["10.0.0.0/8", "fd00::/8"],
+                   "destinations": ["0.0.0.0/0"], "protocols": ["tcp", "icmp"]}})
+        };
+        let pool = json!({"source_substitution": {"egress": 2, "pool": ["10.2.0.100"],
+                          "port_first": 1, "port_last": 9, "preserve_port": true}});
+        let to_set = json!({"anycast": {"target_set": 1, "policy": "maglev"}});
+        fn event<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+            serde_json::from_value(value).expect("it has the shape of its kind")
+        }
+        let mut catalog = Catalog::new();
+        for defined in [
+            NetworkEvent::NetworkDefined(event(network(1, "left"))),
+            NetworkEvent::NetworkDefined(event(network(2, "right"))),
+            NetworkEvent::NetworkDefined(event(network(3, "elsewhere"))),
+            NetworkEvent::EndpointDefined(event(json!({
+                "id": 1, "name": "web", "network": 1, "addresses": ["10.90.0.80"],
+                "ports": [{"protocol": "udp", "first": 5000, "last": 9000}], "generation": 1,
+            }))),
+            NetworkEvent::TargetSetDefined(event(json!({
+                "id": 1, "name": "web", "network": 2, "generation": 1,
+                "targets": [{"id": 1, "name": "s1", "address": "10.2.0.11", "port": 0, "weight": 1}],
+            }))),
+            NetworkEvent::RequirementDefined(event(requirement(1, json!({"endpoint": 1}), to_set))),
+            NetworkEvent::RequirementDefined(event(requirement(2, out(1), pool.clone()))),
+            NetworkEvent::RequirementDefined(event(requirement(3, out(3), pool))),
+        ] {
+            catalog.evolve(&defined);
+        }
+        catalog
+    }
+
+    #[test]
+    fn objects_are_steered_at_the_ports_of_their_networks() {
+        let (left, right) = (PortIndex(0), PortIndex(1));
+        let catalog = catalog();
+        let networks = networks(&catalog, &["left".into(), "right".into()]);
+        assert_eq!(networks, [(NetworkId(1), left), (NetworkId(2), right)]);
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        // One of the kernel's addresses is a service address too: the kernel has it.
+        let kernel = BTreeSet::from([address("10.0.0.1"), address("10.90.0.80")]);
+        let steering = steering(&catalog, &networks, &kernel, 2);
+        let addresses: Vec<_> =
+            steering.addresses.iter().map(|(key, value)| (*key, *value)).collect();
+        assert_eq!(
+            addresses,
+            [
+                ((left, address("10.0.0.1")), Verdict::Own),
+                ((left, address("10.90.0.80")), Verdict::Own),
+                ((right, address("10.0.0.1")), Verdict::Own),
+                ((right, address("10.2.0.100")), Verdict::Ours),
+                ((right, address("10.90.0.80")), Verdict::Own),
+            ]
+        );
+        let end =
+            TargetEnd { address: address("10.2.0.11"), protocol: 17, first: 5000, last: 9000 };
+        assert_eq!(steering.targets, BTreeSet::from([(right, end)]));
+        let rule = Rule {
+            sources: vec!["10.0.0.0/8".parse().expect("a range")],
+            destinations: vec!["0.0.0.0/0".parse().expect("a range")],
+            protocols: vec![1, 6],
+        };
+        assert_eq!(steering.rules, BTreeSet::from([(left, rule)]));
+    }
 }

@@ -127,15 +127,22 @@ pub enum AfXdpError {
         /// The mode asked for.
         asked: &'static str,
     },
-    /// A steering table has no room.
-    #[error("port {port}: the steering table `{table}` is full ({entries_max} entries)")]
+    /// A steering table has no room for what is asked for. Nothing was changed.
+    #[error(
+        "port {port}: steering needs {entries} entries in its table `{table}`, which has room for \
+         {entries_max} (`{table}_max`); {fix}"
+    )]
     SteeringFull {
         /// Name of the interface.
         port: String,
         /// `addresses`, `targets` or `ranges`.
         table: &'static str,
-        /// Its size.
+        /// The entries that it would have to hold.
+        entries: usize,
+        /// The entries that it can hold.
         entries_max: u32,
+        /// What the operator can do.
+        fix: &'static str,
     },
     /// The kernel lacks something that is needed.
     #[error("this kernel lacks {feature}")]

@@ -19,6 +19,7 @@ mod ring;
 mod socket;
 mod statistics;
 mod steering;
+mod tables;
 pub mod thread;
 mod umem;
 
@@ -34,7 +35,7 @@ pub use self::error::AfXdpError;
 pub use self::port::{AttachMode, AttachedProgram, Port};
 pub use self::program::{AskedMode, Attachment, Pinning, Program, ProgramConfig};
 pub use self::statistics::PortStatistics;
-pub use self::steering::{Steering, TargetEnd, Verdict};
+pub use self::steering::{Rule, Steering, TargetEnd, Verdict};
 
 use self::socket::{Mode, Socket};
 use self::umem::Umem;

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use aya::maps::{Array, HashMap, MapError, XskMap, lpm_trie};
+use aya::maps::XskMap;
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
@@ -15,9 +15,14 @@ use tracing::{debug, info, warn};
 
 use super::error::{AfXdpError, Bpf as _, chain, system_error};
 use super::port::{AttachMode, Port, missing_capabilities};
-use super::steering::{Steering, Step, address_key, range_key, target_key};
+use super::steering::Steering;
+use super::tables::{RULES_MAX, Tables};
 use super::{AfXdp, bpffs};
 use crate::nic::PortIndex;
+
+mod maps;
+
+use maps::Maps;
 
 /// The programs that build.rs compiled from `bpf/steer.bpf.c`.
 pub(super) static STEER: &[u8] =
@@ -26,7 +31,15 @@ pub(super) static STEER: &[u8] =
 /// The program's name in the source, and the kernel's name of it.
 const NAME: &str = "penstock_steer";
 /// Maps that are pinned to be looked at.
-const PINNED_MAPS: [&str; 4] = ["addresses", "targets", "ranges", "sockets"];
+const PINNED_MAPS: [&str; 6] =
+    ["addresses", "targets", "ranges", "protocols", "presence", "sockets"];
+
+// What makes a table that does not fit smaller.
+const FIX_ADDRESSES: &str = "have fewer service and pool addresses in the network of this port";
+const FIX_TARGETS: &str = "have fewer targets in the network of this port, serve fewer ranges of \
+                           ports, or substitute the source, so that replies come to a pool address";
+const FIX_RANGES: &str = "name fewer source and destination ranges in requirements about traffic of \
+                          the network of this port, or wider ones";
 
 /// Which attach mode is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,11 +75,12 @@ pub struct ProgramConfig {
     pub mode: AskedMode,
     /// Shards, of which number q has queue q of every port.
     pub shards: u32,
-    /// Size of the table of destinations, per port.
+    /// Destinations that the table of a port may hold.
     pub addresses_max: u32,
-    /// Size of the table of target ends, per port.
+    /// Prefixes of target ends that the table of a port may hold: one for a single port, up to 30
+    /// for a range of ports, and for each address and protocol one for later fragments.
     pub targets_max: u32,
-    /// Size of the table of translated ranges, per port.
+    /// Source and destination ranges that the table of a port may hold.
     pub ranges_max: u32,
 }
 
@@ -80,7 +94,7 @@ impl ProgramConfig {
             shards: 1,
             addresses_max: 16 * 1024,
             targets_max: 64 * 1024,
-            ranges_max: 4 * 1024,
+            ranges_max: 8 * 1024,
         }
     }
 }
@@ -126,7 +140,7 @@ pub struct Program {
 
 struct PortProgram {
     port: Port,
-    maps: Ebpf,
+    maps: Maps,
     link: Option<FdLink>,
     /// Whether the link is a leftover's, which stays when this start fails.
     taken_over: bool,
@@ -179,13 +193,34 @@ impl Program {
         &self.pinning
     }
 
-    /// What the tables hold.
+    /// What the tables were last changed to.
     pub fn steering(&self) -> &Steering {
         &self.steering
     }
 
-    /// Changes the tables to `wanted`: only what differs, additions before removals. After an error
-    /// the tables hold a part of it, and the next call goes on from there.
+    /// What is steered more coarsely than asked for, for people; empty when nothing is.
+    pub fn notes(&self) -> Vec<String> {
+        let note = |program: &PortProgram| {
+            let blurred = program.maps.blurred();
+            let port = &program.port.name;
+            (blurred > 0).then(|| {
+                format!(
+                    "port {port}: {blurred} requirements about traffic are steered as one, since \
+                     a port tells {RULES_MAX} apart by destinations and protocols: what has a \
+                     source, a destination and a protocol of any of them and matches none is \
+                     dropped; give several the same destinations and protocols"
+                )
+            })
+        };
+        self.ports.iter().filter_map(note).collect()
+    }
+
+    /// Changes the tables to `wanted`: only what differs, additions before removals, and the rules
+    /// of a port all at once.
+    ///
+    /// # Errors
+    /// When a table has no room for it, which is found out before anything is changed. When the
+    /// kernel refuses, the tables hold a part of it, and the next call goes on from there.
     pub fn steer(&mut self, wanted: &Steering) -> Result<(), AfXdpError> {
         if let Some(last) =
             wanted.last_port().filter(|last| usize::from(last.0) >= self.ports.len())
@@ -195,12 +230,16 @@ impl Program {
                 problem: format!("names port number {}, there are {}", last.0, self.ports.len()),
             });
         }
-        self.announce(|index, current| current.presence(index) | wanted.presence(index))?;
-        for step in self.steering.steps_to(wanted) {
-            self.apply(step)?;
-            self.steering.take(step);
+        let count = self.ports.len() as u8;
+        let tables: Vec<_> = (0..count).map(|at| Tables::of(wanted, PortIndex(at))).collect();
+        for (program, tables) in self.ports.iter().zip(&tables) {
+            program.check_fits(tables, &self.config)?;
         }
-        self.announce(|index, current| current.presence(index))
+        for (program, tables) in self.ports.iter_mut().zip(&tables) {
+            program.maps.follow(tables)?;
+        }
+        self.steering = wanted.clone();
+        Ok(())
     }
 
     /// Enters a shard's sockets, so that frames of its queue reach it.
@@ -210,7 +249,7 @@ impl Program {
             let Some(socket) = shard.socket(PortIndex(index as u8)) else { break };
             let name = program.port.name.clone();
             let what = || format!("enter queue {queue} of port {name}");
-            let mut sockets: XskMap<_> = program.map("sockets")?.try_into().bpf(what)?;
+            let mut sockets: XskMap<_> = program.maps.table("sockets")?;
             sockets.set(queue, std::os::fd::AsRawFd::as_raw_fd(&socket), 0).bpf(what)?;
         }
         Ok(())
@@ -277,7 +316,7 @@ impl Program {
         });
         if let Some(folder) = &folder {
             for name in PINNED_MAPS {
-                bpffs::pin_map(folder, name, program.map(name)?)?;
+                bpffs::pin_map(folder, name, program.maps.map(name)?)?;
             }
         }
         let name = program.port.name.clone();
@@ -314,109 +353,37 @@ impl Program {
         }
         bpffs::unmount(&self.config.run_dir);
     }
-
-    /// Writes the presence bits that `bits` says for each port.
-    fn announce(&mut self, bits: impl Fn(PortIndex, &Steering) -> u32) -> Result<(), AfXdpError> {
-        for (index, program) in self.ports.iter_mut().enumerate() {
-            let value = bits(PortIndex(index as u8), &self.steering);
-            let what = || "write the steering tables".to_owned();
-            let mut presence: Array<_, u32> = program.map("presence")?.try_into().bpf(what)?;
-            presence.set(0, value, 0).bpf(what)?;
-        }
-        Ok(())
-    }
-
-    fn apply(&mut self, step: Step) -> Result<(), AfXdpError> {
-        let config = &self.config;
-        let ports = &mut self.ports;
-        match step {
-            Step::SetAddress(port, address, verdict) => {
-                let program = &mut ports[usize::from(port.0)];
-                let mut map: HashMap<_, [u8; 16], u8> = program.table("addresses")?;
-                let result = map.insert(address_key(address), verdict as u8, 0);
-                program.written("addresses", config.addresses_max, result)
-            }
-            Step::AddTarget(port, end) => {
-                let program = &mut ports[usize::from(port.0)];
-                let mut map: HashMap<_, [u8; 20], u8> = program.table("targets")?;
-                let result = map.insert(target_key(&end), 1, 0);
-                program.written("targets", config.targets_max, result)
-            }
-            Step::AddRange(port, range) => {
-                let program = &mut ports[usize::from(port.0)];
-                let mut map: lpm_trie::LpmTrie<_, [u8; 16], u8> = program.table("ranges")?;
-                let (length, address) = range_key(&range);
-                let result = map.insert(&lpm_trie::Key::new(length, address), 1, 0);
-                program.written("ranges", config.ranges_max, result)
-            }
-            Step::RemoveAddress(port, address) => {
-                let program = &mut ports[usize::from(port.0)];
-                let mut map: HashMap<_, [u8; 16], u8> = program.table("addresses")?;
-                let result = map.remove(&address_key(address));
-                program.written("addresses", config.addresses_max, result)
-            }
-            Step::RemoveTarget(port, end) => {
-                let program = &mut ports[usize::from(port.0)];
-                let mut map: HashMap<_, [u8; 20], u8> = program.table("targets")?;
-                let result = map.remove(&target_key(&end));
-                program.written("targets", config.targets_max, result)
-            }
-            Step::RemoveRange(port, range) => {
-                let program = &mut ports[usize::from(port.0)];
-                let mut map: lpm_trie::LpmTrie<_, [u8; 16], u8> = program.table("ranges")?;
-                let (length, address) = range_key(&range);
-                let result = map.remove(&lpm_trie::Key::new(length, address));
-                program.written("ranges", config.ranges_max, result)
-            }
-        }
-    }
 }
 
 impl PortProgram {
     fn load(port: Port, config: &ProgramConfig) -> Result<Self, AfXdpError> {
         let what = || format!("load the steering program for port {}", port.name);
-        let mut maps = EbpfLoader::new()
+        // Room for the old entries beside the new ones: additions come before removals.
+        let mut object = EbpfLoader::new()
             .btf(None)
-            .map_max_entries("addresses", config.addresses_max)
-            .map_max_entries("targets", config.targets_max)
-            .map_max_entries("ranges", config.ranges_max)
+            .map_max_entries("addresses", 2 * config.addresses_max)
+            .map_max_entries("targets", 2 * config.targets_max)
+            .map_max_entries("ranges", 2 * config.ranges_max)
             .map_max_entries("sockets", config.shards.max(1))
             .load(STEER)
             .bpf(what)?;
-        program(&mut maps, NAME)?.load().bpf(what)?;
-        Ok(Self { port, maps, link: None, taken_over: false })
+        program(&mut object, NAME)?.load().bpf(what)?;
+        Ok(Self { port, maps: Maps::new(object), link: None, taken_over: false })
     }
 
-    fn map(&mut self, name: &'static str) -> Result<&mut aya::maps::Map, AfXdpError> {
-        self.maps.map_mut(name).ok_or_else(|| AfXdpError::Bpf {
-            what: format!("find the map {name}"),
-            reason: "the object has none of that name".to_owned(),
-        })
-    }
-
-    fn table<'a, M>(&'a mut self, name: &'static str) -> Result<M, AfXdpError>
-    where
-        M: TryFrom<&'a mut aya::maps::Map, Error = MapError>,
-    {
-        M::try_from(self.map(name)?).bpf(|| format!("open the map {name}"))
-    }
-
-    /// What became of a change of a table.
-    fn written(
-        &self,
-        table: &'static str,
-        entries_max: u32,
-        result: Result<(), MapError>,
-    ) -> Result<(), AfXdpError> {
-        let Err(error) = result else { return Ok(()) };
-        match system_error(&error) {
-            Some(libc::E2BIG | libc::ENOSPC) => {
-                Err(AfXdpError::SteeringFull { port: self.port.name.clone(), table, entries_max })
+    /// Says which table of `tables` has no room for them.
+    fn check_fits(&self, tables: &Tables, config: &ProgramConfig) -> Result<(), AfXdpError> {
+        for (table, entries, entries_max, fix) in [
+            ("addresses", tables.addresses.len(), config.addresses_max, FIX_ADDRESSES),
+            ("targets", tables.targets.len(), config.targets_max, FIX_TARGETS),
+            ("ranges", tables.rules.ranges.len(), config.ranges_max, FIX_RANGES),
+        ] {
+            if entries > entries_max as usize {
+                let port = self.port.name.clone();
+                return Err(AfXdpError::SteeringFull { port, table, entries, entries_max, fix });
             }
-            // Already removed.
-            Some(libc::ENOENT) => Ok(()),
-            _ => Err(error).bpf(|| format!("write the table {table} of port {}", self.port.name)),
         }
+        Ok(())
     }
 
     /// The pinned link of an earlier run, if it is what holds the port now. A stale one, of a port
@@ -452,7 +419,7 @@ impl PortProgram {
         }
         let name = self.port.name.clone();
         let what = || format!("take over the leftover XDP program of port {name}");
-        let program = program(&mut self.maps, NAME)?;
+        let program = program(&mut self.maps.object, NAME)?;
         let link = XdpLink::try_from(leftover).bpf(what)?;
         let id = program.attach_to_link(link).bpf(what)?;
         let link = program.take_link(id).bpf(what)?;
@@ -482,7 +449,7 @@ impl PortProgram {
     fn attach_in(&mut self, mode: XdpMode) -> Result<FdLink, AfXdpError> {
         let (port, interface) = (self.port.name.clone(), self.port.interface);
         let queues = self.port.receive_queues;
-        let program = program(&mut self.maps, NAME)?;
+        let program = program(&mut self.maps.object, NAME)?;
         let id = program
             .attach_to_if_index(interface, mode)
             .map_err(|error| refusal(&port, queues, mode, &error))?;

@@ -2,6 +2,7 @@
 
 mod balance;
 mod fast_path;
+mod forward;
 mod kernel;
 mod multicast;
 mod path;
@@ -40,6 +41,7 @@ pub(crate) const ROWS: [Row; 11] = [
     Row { name: "T12", about: "packets of unknown flows", run: unknown::run },
     Row { name: "PATH", about: "traceroute and path MTU discovery", run: path::run },
     Row { name: "KERNEL", about: "what is not Penstock's goes to the kernel", run: kernel::run },
+    Row { name: "FORWARD", about: "what no requirement matches is left alone", run: forward::run },
     Row { name: "RESTART", about: "the node killed and started again", run: restart::run },
     Row {
         name: "TRANSFER",

@@ -1,10 +1,12 @@
 //! The network machine by rows: what is put, in order, and what becomes of it.
 
+mod steering;
+
 use penstock_actors::machine::{Commit, Context, Machine, MachineEvent};
 use penstock_actors::network::spec::{Kind, Spec};
-use penstock_actors::network::{Catalog, Command, Effect, Event, Limits, Networks, TargetEnd};
+use penstock_actors::network::{Catalog, Command, Effect, Event, Limits, Networks};
 use penstock_event_schema::event::network::{NetworkEvent, Removed};
-use penstock_event_schema::flow::{FlowKey, Protocol};
+use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{Generation, NetworkId, RequirementId, TargetId, Time};
 use serde_json::{Value, json};
 
@@ -568,38 +570,6 @@ fn requirements_are_found_by_key() {
     check("2/tcp/10.2.0.55:80>10.2.0.100:20000", None, Some("out"));
     check("2/tcp/10.2.0.11:8080>10.0.0.5:4000", None, Some("web"));
     check("9/tcp/10.0.0.5:4000>10.90.0.80:80", None, None);
-}
-
-#[test]
-fn steering_follows_from_the_objects() {
-    let networks = lab();
-    let steering = networks.catalog().steering();
-    let show = |end: &TargetEnd| {
-        format!("{}/{}/{}:{}-{}", end.network, end.protocol, end.address, end.first, end.last)
-    };
-    let owned: Vec<String> = steering.owned.iter().map(|(n, a)| format!("{n}/{a}")).collect();
-    assert_eq!(owned, ["1/10.90.0.80", "1/fd00:90::80", "2/10.2.0.100"]);
-    let ends: Vec<String> = steering.ends.iter().map(show).collect();
-    assert_eq!(
-        ends,
-        ["2/tcp/10.2.0.11:8080-8080", "2/tcp/10.2.0.12:8080-8080", "2/tcp/fd00:2::11:8080-8080"]
-    );
-    let ranges: Vec<String> = steering.ranges.iter().map(|(n, r)| format!("{n}/{r}")).collect();
-    assert_eq!(ranges, ["1/192.168.1.0/24"]);
-
-    // Echo and ports that are kept; a chain's replies come to the pool address.
-    let mut networks = lab();
-    let ping = endpoint(&["10.90.0.90"], &[("icmp", 0, 0), ("udp", 5000, 5010)]);
-    run(&mut networks, put("Endpoint", "ping", ping)).expect("it is sound");
-    let keep = with(set(&["10.2.0.20"]), "/targets/0/port", json!(0));
-    run(&mut networks, put("TargetSet", "keep", keep)).expect("it is sound");
-    let spec = requirement(json!({"endpoint": "ping"}), vec![anycast("keep")]);
-    run(&mut networks, put("Requirement", "ping", spec)).expect("it is sound");
-    let chain = requirement(json!({"endpoint": "web"}), vec![anycast("web"), pool("10.2.0.100")]);
-    run(&mut networks, put("Requirement", "web", chain)).expect("it is sound");
-    let ends: Vec<String> = networks.catalog().steering().ends.iter().map(show).collect();
-    assert_eq!(ends, ["2/icmp/10.2.0.20:0-0", "2/udp/10.2.0.20:5000-5010"]);
-    assert_eq!(Protocol::ICMP.to_string(), "icmp");
 }
 
 #[test]
