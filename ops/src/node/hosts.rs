@@ -12,7 +12,7 @@ use penstock_actors::network::{Catalog, Command, Limits, Networks};
 use penstock_actors::recovery::RecoveryError;
 use penstock_actors::seam::{JournalError, Outlet, Position};
 use penstock_actors::shell::clock::Clock;
-use penstock_actors::shell::host::{HostRef, HostSetup, spawn};
+use penstock_actors::shell::host::{HostSetup, spawn};
 use penstock_event_schema::event::flow::Resource;
 use penstock_event_schema::flow::SlotHash;
 use penstock_event_schema::id::{DirectiveId, SlotId, Time};

@@ -28,7 +28,7 @@ pub(crate) struct Row {
 }
 
 /// All rows, in the order in which they are played.
-pub(crate) const ROWS: [Row; 11] = [
+pub(crate) const ROWS: [Row; 12] = [
     Row {
         name: "T2",
         about: "a balanced address: shares, and flows that stick",
