@@ -10,11 +10,11 @@
 
 use crate::cache::{Form, Key, Key4, Key6, Place};
 use crate::nic::{Frame, FrameMemory};
-use crate::packet::plain::{self, HEAD_BYTES};
+use crate::packet::plain::{self, HEAD_BYTES, SHORTEST_BYTES};
 use crate::packet::{Parsed, parse, tcp};
 use crate::pipeline::{Manner, is_for_us, sanity};
 use crate::rewrite::apply_plain4;
-use crate::route::{Hop, PORTS_MAX};
+use crate::route::Hop;
 use crate::shard::{Shard, Turn};
 use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
 use penstock_event_schema::id::NetworkId;
@@ -58,7 +58,8 @@ impl Shard {
             let frame = batch[n];
             let done = match &lanes[n] {
                 Lane::Plain(guess) => {
-                    self.finish_plain(turn, frame, guess)
+                    self.finish_plain::<HEAD_BYTES, M>(turn, frame, guess)
+                        || self.finish_shorter(turn, frame, guess)
                         || self.finish::<FastForm4, M>(turn, frame, guess)
                 }
                 Lane::Six(guess) => self.finish::<FastForm6, M>(turn, frame, guess),
@@ -84,10 +85,9 @@ impl Shard {
         for n in 0..batch.len().min(BATCH_MAX) {
             ask(turn.memory, far.get(n));
             let frame = batch[n];
-            let received = &mut self.counters.received[usize::from(frame.port.0) % PORTS_MAX];
-            *received = received.wrapping_add(1);
+            self.counters.count_received(frame.port);
             let bytes = turn.memory.bytes(frame);
-            let Some(head) = bytes.first_chunk::<HEAD_BYTES>() else { continue };
+            let Some(head) = bytes.first_chunk::<SHORTEST_BYTES>() else { continue };
             let Some(ingress) = self.router.ingress(frame.port) else { continue };
             let Some(NetworkId(network)) = ingress.network else { continue };
             if !is_for_us(head, ingress) {
@@ -119,16 +119,16 @@ impl Shard {
         }
     }
 
-    /// Last stage: sanity and ops, for plain packets with nothing special about them. False when
-    /// this is not one; the frame is unchanged then.
+    /// Last stage: sanity and ops, for plain packets with nothing special about them, whose head
+    /// has `N` bytes. False when this is not one; the frame is unchanged then.
     #[inline(always)]
-    fn finish_plain<M: FrameMemory>(
+    fn finish_plain<const N: usize, M: FrameMemory>(
         &mut self,
         turn: &mut Turn<'_, M>,
         frame: Frame,
         guess: &Guess,
     ) -> bool {
-        let Some(head) = turn.memory.bytes(frame).first_chunk_mut() else { return false };
+        let Some(head) = turn.memory.bytes(frame).first_chunk_mut::<N>() else { return false };
         let entry = self.tables.four.entry_mut(guess.slot);
         let state = entry.state();
         let tcp_flags = plain::tcp_flags(head);
@@ -150,12 +150,26 @@ impl Shard {
             *addresses = ethernet;
         }
         self.counters.hits = self.counters.hits.wrapping_add(1);
+        self.counters.short_way = self.counters.short_way.wrapping_add(1);
         entry.count(usize::from(ip_bytes), tcp_flags, turn.stamp);
         if state.flags & flag::REPORT_DUE == 0 {
             self.note_activity::<FastForm4>(tcp_flags, guess.slot, turn.now);
         }
         self.send(Frame { port, ..frame });
         true
+    }
+
+    /// As [`Shard::finish_plain`], for datagrams without padding and with so little data that no
+    /// TCP segment would be as short.
+    #[inline(never)]
+    fn finish_shorter<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        guess: &Guess,
+    ) -> bool {
+        usize::from(frame.length) < HEAD_BYTES
+            && self.finish_plain::<SHORTEST_BYTES, M>(turn, frame, guess)
     }
 
     /// Last stage for all others: parse, sanity, ops. False when the frame is to go alone; it is
@@ -177,6 +191,7 @@ impl Shard {
         let Ok(way) = self.execute::<F>(bytes, &packet, found, Manner::Plain, turn.now) else {
             return false;
         };
+        self.counters.batch_way = self.counters.batch_way.wrapping_add(1);
         self.depart(turn, frame, way);
         true
     }

@@ -74,6 +74,10 @@ pub struct ShardCounters {
     pub transmitted: [u64; PORTS_MAX],
     /// Packets that found a directive.
     pub hits: u64,
+    /// Hits that left their batch by the few steps of plain packets.
+    pub short_way: u64,
+    /// Hits that left their batch by the steps of all others. The rest of the hits went alone.
+    pub batch_way: u64,
     /// Packets that found none, those with an outdated entry included.
     pub misses: u64,
     /// Misses because of an outdated entry.
@@ -140,6 +144,13 @@ pub struct Counter {
 }
 
 impl ShardCounters {
+    /// Counts a frame that has come in.
+    #[inline(always)]
+    pub fn count_received(&mut self, port: PortIndex) {
+        let received = &mut self.received[usize::from(port.0) % PORTS_MAX];
+        *received = received.wrapping_add(1);
+    }
+
     /// Counts a drop.
     #[inline]
     pub fn count_drop(&mut self, reason: DropReason) {
@@ -165,6 +176,8 @@ impl ShardCounters {
     pub fn list(&self) -> Vec<Counter> {
         let plain = [
             ("hits", self.hits),
+            ("short_way", self.short_way),
+            ("batch_way", self.batch_way),
             ("misses", self.misses),
             ("outdated", self.outdated),
             ("negative_hits", self.negative_hits),

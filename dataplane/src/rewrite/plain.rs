@@ -25,20 +25,20 @@ const UDP_LENGTH: usize = UPPER + 4;
 /// As [`apply4`](super::apply4) for the frame of a plain packet, see [`plain::holds`], where it
 /// takes few steps. False when not, and then the frame is unchanged.
 #[inline(always)]
-pub fn apply_plain4(head: &mut Head, form: &FastForm4) -> bool {
+pub fn apply_plain4<const N: usize>(head: &mut Head<N>, form: &FastForm4) -> bool {
     let clamps = plain::tcp_flags(head) & tcp::flag::SYN != 0 && form.flags & flag::CLAMP_MSS != 0;
     if form.flags & ORDERS != flag::DECREMENT_TTL || head[TTL] <= 1 || clamps {
         return false;
     }
     match plain::is_tcp(head) {
-        true => replace::<TCP_CHECKSUM>(head, form),
-        false => replace::<UDP_CHECKSUM>(head, form),
+        true => replace::<TCP_CHECKSUM, N>(head, form),
+        false => replace::<UDP_CHECKSUM, N>(head, form),
     }
 }
 
 /// `FIELD` is where the upper layer's checksum is.
 #[inline(always)]
-fn replace<const FIELD: usize>(head: &mut Head, form: &FastForm4) -> bool {
+fn replace<const FIELD: usize, const N: usize>(head: &mut Head<N>, form: &FastForm4) -> bool {
     let upper_bytes = usize::from(plain::ip_bytes(head)).wrapping_sub(ipv4::HEADER_BYTES);
     let udp = FIELD == UDP_CHECKSUM;
     // The pseudo header names the datagram's own length: where that is another one, the long way
@@ -70,8 +70,8 @@ fn replace<const FIELD: usize>(head: &mut Head, form: &FastForm4) -> bool {
     true
 }
 
-/// `N` bytes at an offset that the compiler knows.
+/// `M` bytes at an offset that the compiler knows.
 #[inline(always)]
-fn field<const N: usize>(head: &mut Head, at: usize) -> &mut [u8; N] {
+fn field<const M: usize, const N: usize>(head: &mut Head<N>, at: usize) -> &mut [u8; M] {
     head[at..].first_chunk_mut().expect("an offset in the head")
 }

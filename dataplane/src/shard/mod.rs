@@ -134,6 +134,21 @@ impl Shard {
         self.refresh_gauges();
     }
 
+    /// As [`Shard::handle_packets`], by the long way alone: what the short way is held against.
+    pub fn handle_packets_alone<M: FrameMemory>(
+        &mut self,
+        memory: &mut M,
+        batch: &[Frame],
+        now: Time,
+    ) {
+        let mut turn = Turn::new(memory, now);
+        for &frame in batch {
+            self.counters.count_received(frame.port);
+            self.alone(&mut turn, frame);
+        }
+        self.refresh_gauges();
+    }
+
     /// Takes an answer or a change of configuration in.
     pub fn handle_input<M: FrameMemory>(&mut self, memory: &mut M, input: ShardInput, now: Time) {
         self.take_input(&mut Turn::new(memory, now), input);

@@ -3,6 +3,7 @@
 
 use crate::frames::{ACK, Field, Ip, SYN, ip, verify};
 use crate::rewriting::{Form, apply, form, ip_packet, key, short_way};
+use penstock_dataplane::packet::plain::{HEAD_BYTES, SHORTEST_BYTES};
 use penstock_dataplane::packet::{
     Content, Fragment, Packet, Parsed, Version, checksum, inner, parse, plain,
 };
@@ -222,13 +223,15 @@ fn check_plain(frame: &[u8]) {
         }),
         _ => None,
     };
-    let head = frame.first_chunk();
-    assert_eq!(plain::holds(frame), plain.is_some() && head.is_some(), "{frame:02x?}");
-    if let (Some(packet), Some(head)) = (plain, head) {
-        assert_eq!(usize::from(plain::ip_bytes(head)), packet.ip_length());
-        assert_eq!(plain::is_tcp(head), packet.content == Content::Tcp);
-        assert_eq!(plain::tcp_flags(head), packet.tcp_flags);
-    }
+    assert_eq!(plain::holds(frame), plain.is_some(), "{frame:02x?}");
+    let Some(packet) = plain else { return };
+    let said = match (frame.first_chunk::<HEAD_BYTES>(), frame.first_chunk::<SHORTEST_BYTES>()) {
+        (Some(head), _) => (plain::ip_bytes(head), plain::is_tcp(head), plain::tcp_flags(head)),
+        (_, Some(head)) => (plain::ip_bytes(head), plain::is_tcp(head), plain::tcp_flags(head)),
+        _ => unreachable!("a plain packet has a head"),
+    };
+    let is_tcp = packet.content == Content::Tcp;
+    assert_eq!(said, (packet.ip_length() as u16, is_tcp, packet.tcp_flags));
 }
 
 /// Everything that can be done with a frame, whatever it holds; says whether it was a packet.

@@ -1,6 +1,7 @@
 //! Forms carried out: every row is a frame, a directive and the frame that leaves.
 
 use crate::frames::{ACK, Field, Ip, RIGHT, SYN, ip, verify};
+use penstock_dataplane::packet::plain::{HEAD_BYTES, SHORTEST_BYTES};
 use penstock_dataplane::packet::{Content, Packet, Parsed, Version, checksum, inner, parse, plain};
 use penstock_dataplane::rewrite::{self, CannotApply};
 use penstock_event_schema::directive::{Direction, Directive, FastForm4, FastForm6, Op, flag};
@@ -72,7 +73,12 @@ pub(crate) fn apply(frame: &mut [u8], packet: &Packet, form: &Form) -> Result<()
 pub(crate) fn short_way(frame: &[u8], form: &FastForm4) -> Vec<u8> {
     let mut short = frame.to_vec();
     let taken = plain::holds(frame)
-        && short.first_chunk_mut().is_some_and(|head| rewrite::apply_plain4(head, form));
+        && match short.first_chunk_mut::<HEAD_BYTES>() {
+            Some(head) => rewrite::apply_plain4(head, form),
+            None => short
+                .first_chunk_mut::<SHORTEST_BYTES>()
+                .is_some_and(|head| rewrite::apply_plain4(head, form)),
+        };
     assert_eq!(taken, short != frame, "all or nothing");
     short
 }

@@ -121,6 +121,10 @@ pub(crate) struct Bed {
     pub(crate) now: Time,
     /// What was seen so far.
     pub(crate) seen: Vec<String>,
+    /// Frames go the long way, each alone.
+    pub(crate) alone: bool,
+    /// The bytes of what leaves and its port, instead of a line in `seen`; so damage may leave too.
+    pub(crate) left: Option<Vec<(u8, Vec<u8>)>>,
 }
 
 impl Bed {
@@ -130,6 +134,8 @@ impl Bed {
             nic: MemoryNic::new(2, CHUNKS, 4_096),
             now: Time(1 << 50),
             seen: Vec::new(),
+            alone: false,
+            left: None,
         };
         bed.step(port(0, 1_500, true));
         bed.step(port(1, 1_500, true));
@@ -154,7 +160,10 @@ impl Bed {
             In(port, frames) => {
                 let put = |bytes: &Vec<u8>| self.nic.put(PortIndex(port), bytes).expect("a chunk");
                 let batch: Vec<Frame> = frames.iter().map(put).collect();
-                self.shard.handle_packets(&mut self.nic, &batch, self.now);
+                match self.alone {
+                    false => self.shard.handle_packets(&mut self.nic, &batch, self.now),
+                    true => self.shard.handle_packets_alone(&mut self.nic, &batch, self.now),
+                }
             }
             Tell(input) => self.shard.handle_input(&mut self.nic, input, self.now),
             Pass(ms) => {
@@ -175,7 +184,10 @@ impl Bed {
         self.nic.transmit(self.shard.transmits());
         for port in 0..2 {
             while let Some(frame) = self.nic.collect(PortIndex(port)) {
-                self.seen.push(format!("{port}: {}", describe(&frame)));
+                match &mut self.left {
+                    Some(left) => left.push((port, frame)),
+                    None => self.seen.push(format!("{port}: {}", describe(&frame))),
+                }
             }
         }
         while let Some(output) = self.shard.poll_output() {
@@ -186,7 +198,8 @@ impl Bed {
                 ShardOutput::Report(r) => {
                     let ago = self.now.ms_since(r.last_seen);
                     assert!(r.last_seen <= self.now && ago < 1_000_000, "{ago} ms ago");
-                    format!("report {} {} {} {:x}", r.key, r.packets, r.bytes, r.tcp_flags)
+                    let ago = self.left.as_ref().map(|_| format!(" {ago}")).unwrap_or_default();
+                    format!("report {} {} {} {:x}{ago}", r.key, r.packets, r.bytes, r.tcp_flags)
                 }
                 ShardOutput::ResolveNeighbour { port, address } => {
                     format!("resolve {} {address}", port.0)

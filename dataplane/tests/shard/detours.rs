@@ -133,6 +133,60 @@ fn what_is_too_big_is_answered_or_cut() {
 }
 
 #[test]
+fn what_is_too_big_among_others_leaves_its_batch() {
+    let of = |bytes| ip("10.0.0.5", "10.1.0.1").udp(4_000, 53).bytes(bytes);
+    let sent = "1: udp 10.2.0.100:20000>10.2.0.9:5300 ttl 63 to 16";
+    let fits = || of(548).frame();
+    let row = |name: &str, too_big: Vec<u8>, expected: &[&str], counters: &str| {
+        let steps = [
+            port(1, 576, true),
+            one(0, fits()),
+            install(UDP, directive(UDP, UDP_BACK, &[])),
+            In(0, vec![fits(), too_big, fits()]),
+        ];
+        let opened = ["ask 1/udp/10.0.0.5:4000>10.1.0.1:53 new", sent];
+        check_with(both(), name, steps, &[&opened, expected].concat(), counters);
+    };
+    row(
+        "may be cut",
+        of(549).frame(),
+        &[
+            sent,
+            "1: udp 10.2.0.100:20000>10.2.0.9:5300 ttl 63 first to 16",
+            "1: udp 10.2.0.100>10.2.0.9 ttl 63 later to 16",
+            sent,
+        ],
+        "short_way=2 batch_way=0 hits=4 fragments=2 dropped=0",
+    );
+    row(
+        "may not be cut",
+        of(549).dont_fragment().frame(),
+        &["0: error 3.4 10.0.0.1>10.0.0.5 ttl 64 about 10.0.0.5:4000>10.1.0.1:53", sent, sent],
+        "short_way=2 batch_way=0 hits=3 packet_too_big=1 dropped/too_big=1",
+    );
+    let of6 = |bytes| ip("fd00:1::5", "fd00:99::1").udp(4_000, 53).bytes(bytes).frame();
+    let sent6 = "1: udp [fd00:2::100]:20000>[fd00:2::9]:5300 ttl 63 to 18";
+    check_with(
+        both(),
+        "ipv6 is never cut",
+        [
+            port(1, 1_280, true),
+            one(0, of6(1_232)),
+            install(UDP6, directive(UDP6, UDP6_BACK, &[])),
+            In(0, vec![of6(1_232), of6(1_233), of6(1_232)]),
+        ],
+        &[
+            "ask 1/udp/[fd00:1::5]:4000>[fd00:99::1]:53 new",
+            sent6,
+            "0: error 2.0 fd00:1::1>fd00:1::5 ttl 64 about [fd00:1::5]:4000>[fd00:99::1]:53",
+            sent6,
+            sent6,
+        ],
+        "short_way=0 batch_way=2 hits=3 packet_too_big=1 dropped/too_big=1",
+    );
+}
+
+#[test]
 fn errors_go_to_whom_they_concern() {
     let sent = ip("10.2.0.100", "10.2.0.9").tcp(20_000, 8_080, ACK);
     let answered = ip("10.1.0.1", "10.0.0.5").tcp(80, 40_000, ACK);

@@ -10,3 +10,4 @@ mod frames;
 mod misses;
 mod random;
 mod reports;
+mod ways;
