@@ -100,7 +100,9 @@ pub struct ShardCounters {
     pub installed: u64,
     /// Refusals that came back, by reason.
     pub refused: [u64; RefusalReason::ALL.len()],
-    /// From questions to the directives that answered them, summed, in nanoseconds.
+    /// Directives for packets that may open a flow.
+    pub openings: u64,
+    /// From the questions about these to their directives, summed, in nanoseconds.
     pub waited_ns: u64,
     /// Answers that nobody waited for any more.
     pub late: u64,
@@ -186,6 +188,7 @@ impl ShardCounters {
             ("pending_now", self.pending_now),
             ("requests", self.requests),
             ("installed", self.installed),
+            ("openings", self.openings),
             ("waited_ns", self.waited_ns),
             ("late", self.late),
             ("reports", self.reports),

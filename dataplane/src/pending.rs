@@ -152,7 +152,10 @@ impl Shard {
         match reply {
             DirectiveReply::Install { key, directive } => {
                 self.counters.installed += 1;
-                self.counters.waited_ns += turn.now.since(since.unwrap_or(turn.now));
+                if question.opening {
+                    self.counters.openings += 1;
+                    self.counters.waited_ns += turn.now.since(since.unwrap_or(turn.now));
+                }
                 self.budget.give_back(&key);
                 let installed =
                     if current { self.install(&key, &directive, turn.now) } else { Ok(()) };

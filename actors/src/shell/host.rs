@@ -358,7 +358,7 @@ where
     }
 
     fn has_news(&self) -> bool {
-        !(self.records.is_empty() && self.effects.is_empty() && self.answers.is_empty())
+        !self.records.is_empty() || !self.effects.is_empty() || !self.answers.is_empty()
     }
 
     fn tell_myself(&self, message: HostMessage<M>) {

@@ -23,7 +23,8 @@ const FOLDER: &str = "/run/penstock-bench";
 /// The core that the generator runs on.
 pub(super) const GENERATOR_CORE: usize = 0;
 
-/// The core that the thread under test runs on: the last one, where a node's first shard is too.
+/// The core that the bare forwarder runs on: the last one, where a node's first shard is too when
+/// there are cores enough to pin it.
 pub(super) fn subject_core() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from) - 1
 }

@@ -317,14 +317,14 @@ fn opening_us(stages: &Stages, dataplane: &DataplaneStatus) -> Vec<(String, f64)
     let sum = |of: fn(&ShardCounters) -> u64| -> u64 {
         dataplane.shards.iter().map(|(_, status)| of(&status.shard)).sum()
     };
-    let (waited_ns, installed) = (sum(|counters| counters.waited_ns), sum(|c| c.installed));
-    if stages.openings == 0 || installed == 0 {
+    let (waited_ns, answered) = (sum(|counters| counters.waited_ns), sum(|c| c.openings));
+    if stages.openings == 0 || answered == 0 {
         return Vec::new();
     }
     let mean = |ns: u64, count: u64| ns as f64 / count as f64 / 1_000.0;
     let decide = mean(stages.decide_ns, stages.openings);
     let bind = mean(stages.bind_ns, stages.openings);
-    let total = mean(waited_ns, installed);
+    let total = mean(waited_ns, answered);
     let open = (total - decide - bind).max(0.0);
     let named = [("decide", decide), ("bind", bind), ("open", open), ("total", total)];
     named.map(|(name, us)| (name.to_owned(), us)).into()
