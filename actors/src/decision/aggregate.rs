@@ -3,7 +3,7 @@
 //!
 //! It is fed by the decisions of this node, each taken in before it is answered, and by the cuts
 //! of all slots; nobody is asked in a decision. Of each slot it holds four objects
-//! ([`Generations`]): a port is taken while it is in any of them, and a target's flows are those
+//! (see `generations`): a port is taken while it is in any of them, and a target's flows are those
 //! of the last cut and the decisions that are not in it yet, each once. The aggregate of all of
 //! that is kept as it changes, so that a decision looks at one set and one number.
 //!

@@ -38,7 +38,7 @@
 //!
 //! # What the decision nodes are told
 //! What flows hold, from the moment a proposal is taken up until the flow is closed or the opening
-//! over, is told in cuts ([`summary`]), by the forward slot alone. A proposal is taken up within
+//! over, is told in cuts (`summary`), by the forward slot alone. A proposal is taken up within
 //! its first-use time, counted from the question; one that comes later is asked for anew. So a
 //! decision node that asks for a cut that long after a decision finds it there, or it will never
 //! be used.
