@@ -48,6 +48,14 @@ impl PortSet {
         }
     }
 
+    /// How many ports from `first` to `last` are in it.
+    pub fn count_between(&self, first: u16, last: u16) -> usize {
+        match &self.0 {
+            Form::List(list) => list.iter().filter(|port| (first..=last).contains(port)).count(),
+            Form::Bits { .. } => (first..=last).filter(|port| self.contains(*port)).count(),
+        }
+    }
+
     /// Whether there is none in it.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
