@@ -19,6 +19,7 @@ fn decision() -> Decision {
     for event in objects::objects() {
         run(&mut decision, Command::Configure(event), 0);
     }
+    run(&mut decision, Command::Begin((0..64).map(|slot| objects::cut(slot, 0, &[])).collect()), 0);
     decision
 }
 
@@ -224,47 +225,22 @@ fn an_excluded_candidate_is_not_proposed_again() {
             let proposal = proposal(ask(&mut decision, key, &excluded));
             assert!(!excluded.contains(&proposal.resources[0]));
             excluded.push(proposal.resources[0].clone());
-            run(
-                &mut decision,
-                Command::Release { directive: proposal.directive.id, resources: vec![] },
-                0,
-            );
         }
         let refused = matches!(ask(&mut decision, key, &excluded), DecisionReply::Refuse { .. });
         assert!(refused, "{key}");
     }
-    assert!(decision.collection().is_empty());
 }
 
 #[test]
-fn a_port_is_free_again_after_its_own_release_only() {
+fn a_port_is_taken_toward_one_end() {
     let mut decision = decision();
-    let key = |at: u32| format!("1/tcp/192.168.1.9:{}>1.2.3.4:443", 40_000 + at);
-    // 64 ports of the range and the preserved one of each.
     let first = proposal(ask(&mut decision, "1/tcp/192.168.1.9:30000>1.2.3.4:443", &[]));
     assert!(matches!(first.choices[0], Choice::Port { skipped: 0, .. }));
     let other = proposal(ask(&mut decision, "1/tcp/192.168.1.8:30000>1.2.3.4:443", &[]));
     assert_ne!(other.resources, first.resources);
-    // The same port toward another end.
     let elsewhere = proposal(ask(&mut decision, "1/tcp/192.168.1.8:30000>1.2.3.4:444", &[]));
     assert_eq!(elsewhere.directive.reverse.map(|key| key.destination_port), Some(30_000));
-
-    let release = |id| Command::Release { directive: id, resources: Vec::new() };
-    run(&mut decision, release(DirectiveId(9)), 0);
     assert_eq!(decision.collection().ports_used(), 3);
-    run(&mut decision, release(first.directive.id), 0);
-    let again = proposal(ask(&mut decision, "1/tcp/192.168.1.7:30000>1.2.3.4:443", &[]));
-    assert_eq!(again.resources, first.resources);
-    // The first release once more frees nothing of the port's next holder.
-    run(&mut decision, release(first.directive.id), 0);
-    assert_eq!(decision.collection().ports_used(), 3);
-    let hold = Command::Hold { directive: DirectiveId(1), resources: first.resources.clone() };
-    run(&mut decision, hold, 0);
-    run(&mut decision, release(again.directive.id), 0);
-    for at in 0..10 {
-        proposal(ask(&mut decision, &key(at), &[]));
-    }
-    assert_eq!(decision.collection().ports_used(), 12);
 }
 
 #[test]

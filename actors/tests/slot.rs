@@ -9,10 +9,12 @@ use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::event::flow::{FlowEvent, RefusalReason, Resource};
 use penstock_event_schema::flow::{FlowKey, SlotHash};
 use penstock_event_schema::id::{
-    DirectiveId, Generation, NetworkId, RequirementId, ShardId, SlotId, TargetId, Time,
+    DecisionNodeId, DirectiveId, Generation, NetworkId, RequirementId, ShardId, SlotId, TargetId,
+    Time,
 };
 use penstock_event_schema::message::decision::{DecisionReply, Proposal};
 use penstock_event_schema::message::report::{ActivityReport, tcp_flag};
+use penstock_event_schema::message::summary::{CutPosition, CutRequest, digest};
 use penstock_event_schema::message::tracker::{
     BindOutcome, DirectiveReply, DirectiveRequest, TrackerMessage,
 };
@@ -99,7 +101,8 @@ impl Stage {
 
 fn slot(limits: SlotLimits) -> Slot {
     let (id, hash) = (SlotId(0), SlotHash::new([7; 16], 1));
-    Slot::new(SlotSetup { id, hash, trackers: ["node-1".to_owned()].into(), limits })
+    let trackers = ["node-1".to_owned()].into();
+    Slot::new(SlotSetup { id, hash, run: 1, trackers, limits })
 }
 
 fn show_record(event: &FlowEvent) -> String {
@@ -146,11 +149,14 @@ fn show(effect: &Effect) -> String {
         Effect::Invalidate(keys) => {
             format!("forget {}", keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         }
-        Effect::Release { directive, resources } => {
-            format!(
-                "free {directive}:{}",
-                resources.iter().map(show_resource).collect::<Vec<_>>().join("+")
-            )
+        Effect::Cut { cut, .. } => {
+            let held = cut.held.iter().map(|held| {
+                let resources: Vec<_> = held.resources.iter().map(show_resource).collect();
+                format!(" {}:{}", held.directive, resources.join("+"))
+            });
+            let freed = cut.freed.iter().map(|directive| format!(" -{directive}"));
+            let what = if cut.is_full { "all" } else { "cut" };
+            format!("{what}{}", held.chain(freed).collect::<String>())
         }
     }
 }
@@ -200,6 +206,7 @@ fn propose(id: u64, flow: &str, reverse: &str, ask: u64) -> Command {
         resources,
         choices: Vec::new(),
         unknown: UnknownPolicy::Reset,
+        first_use_ms_max: 500,
     })))
 }
 
@@ -225,6 +232,13 @@ fn answer(id: u64, flow: &str, reverse: &str, outcome: BindOutcome) -> Command {
         outcome,
         trackers: ["node-1".to_owned()].into(),
     })
+}
+
+/// From somebody who stands after so many changes of a run, and knows these directives.
+fn cut(run: u64, change: u64, known: &[u64]) -> Command {
+    let digest = known.iter().fold(0, |sum, id| sum ^ digest(DirectiveId(*id)));
+    let from = Some(CutPosition { run, change, digest });
+    Command::Cut(CutRequest { node: DecisionNodeId(0), ask: 5, from })
 }
 
 fn confirm(id: u64) -> Command {
@@ -306,7 +320,6 @@ fn a_flow_opens_in_two_steps() {
         ([1, 1], "acme", "opening")
     );
     assert!(stage.slot.bound(&key(REVERSE)).is_some());
-    assert_eq!(stage.slot.held().len(), 1);
 }
 
 #[test]
@@ -316,11 +329,7 @@ fn a_one_way_flow_opens_in_one_step() {
         &[
             (1, ask(KEY, 0), "ask 1"),
             (2, propose(1, KEY, "-", 1), "OPENED 1, 0 gets 1"),
-            (
-                60_002,
-                nothing(),
-                "CLOSED Idle [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, free 1:t1",
-            ),
+            (60_002, nothing(), "CLOSED Idle [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80"),
         ],
     );
 }
@@ -333,27 +342,77 @@ fn a_taken_key_is_retried_and_then_refused() {
         &[
             (1, ask(KEY, 0), "ask 1"),
             (2, propose(1, KEY, REVERSE, 1), "bind 1"),
-            (
-                3,
-                answer(1, KEY, REVERSE, BindOutcome::Taken),
-                "release 1, free 1:t1+p20000, ask 3 but p20000",
-            ),
+            (3, answer(1, KEY, REVERSE, BindOutcome::Taken), "release 1, ask 3 but p20000"),
             (3, answer(1, KEY, REVERSE, BindOutcome::Taken), ""),
             (3, answer(1, KEY, REVERSE, BindOutcome::Bound), "release 1"),
-            (4, propose(2, KEY, second, 1), "free 2:t1+p20001"),
+            (4, propose(2, KEY, second, 1), ""),
             (4, propose(3, KEY, second, 3), "bind 3"),
             (
                 5,
                 answer(3, KEY, second, BindOutcome::Taken),
-                "release 3, free 3:t1+p20001, ask 5 but p20000 but p20001",
+                "release 3, ask 5 but p20000 but p20001",
             ),
             (6, propose(4, KEY, REVERSE, 5), "bind 4"),
             (
                 7,
                 answer(4, KEY, REVERSE, BindOutcome::Taken),
-                "release 4, free 4:t1+p20000, 0 gets ReverseTaken Reset",
+                "release 4, 0 gets ReverseTaken Reset",
             ),
             (8, ask(KEY, 0), "ask 8"),
+        ],
+    );
+}
+
+#[test]
+fn a_proposal_that_comes_too_late_is_asked_for_anew() {
+    check(
+        Stage::new(SlotLimits::default()),
+        &[
+            (0, ask(KEY, 0), "ask 0"),
+            (501, propose(1, KEY, REVERSE, 0), "ask 501"),
+            (502, cut(1, 0, &[]), "cut"),
+            (900, propose(2, KEY, REVERSE, 501), "bind 2"),
+            (900, cut(1, 0, &[]), "cut 2:t1+p20000"),
+            (901, ask(OTHER, 0), "ask 901"),
+            (1402, propose(3, OTHER, REVERSE, 901), "release 2, ask 1402"),
+        ],
+    );
+}
+
+#[test]
+fn a_cut_tells_what_has_changed() {
+    let second = "2/tcp/10.2.0.11:8080>10.2.0.100:20001";
+    let closed = "CLOSED Removed [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1";
+    check(
+        Stage::open(),
+        &[
+            (1, cut(1, 0, &[]), "cut 1:t1+p20000"),
+            (1, cut(1, 1, &[1]), "cut"),
+            // Another run, another content, more than there was.
+            (1, cut(2, 1, &[1]), "all 1:t1+p20000"),
+            (1, cut(1, 1, &[2]), "all 1:t1+p20000"),
+            (1, cut(1, 9, &[1]), "all 1:t1+p20000"),
+            (2, ask(OTHER, 0), "ask 2"),
+            (2, propose(2, OTHER, second, 2), "bind 2"),
+            (2, cut(1, 1, &[1]), "cut 2:t1+p20001"),
+            (2, cut(9, 0, &[]), "all 1:t1+p20000 2:t1+p20001"),
+            (3, answer(2, OTHER, second, BindOutcome::Taken), "release 2, ask 3 but p20001"),
+            (3, cut(1, 2, &[1, 2]), "cut -2"),
+            (4, Command::Remove(key(KEY)), closed),
+            (4, cut(1, 1, &[1]), "cut 2:t1+p20001 -2 -1"),
+            (4, cut(9, 0, &[]), "all"),
+        ],
+    );
+    check(
+        Stage::new(SlotLimits { changes_max: 1, ..SlotLimits::default() }),
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (2, propose(1, KEY, "-", 1), "OPENED 1, 0 gets 1"),
+            (2, cut(1, 0, &[]), "cut 1:t1"),
+            (3, ask(OTHER, 0), "ask 3"),
+            (4, propose(2, OTHER, "-", 3), "OPENED 2, 0 gets 2"),
+            (4, cut(1, 1, &[1]), "cut 2:t1"),
+            (4, cut(1, 0, &[]), "all 1:t1 2:t1"),
         ],
     );
 }
@@ -392,11 +451,11 @@ fn an_opening_that_takes_too_long_leaves_nothing() {
             (0, ask(KEY, 0), "ask 0"),
             (999, nothing(), ""),
             (1000, nothing(), ""),
-            (1001, propose(1, KEY, REVERSE, 0), "free 1:t1+p20000"),
+            (1001, propose(1, KEY, REVERSE, 0), ""),
             (1002, ask(KEY, 0), "ask 1002"),
             (1003, propose(2, KEY, REVERSE, 1002), "bind 2"),
             (1004, bind(2, KEY, REVERSE), "BOUND 2, 2 is Bound"),
-            (2002, nothing(), "release 2, free 2:t1+p20000"),
+            (2002, nothing(), "release 2"),
             (2003, answer(2, KEY, REVERSE, BindOutcome::Bound), "release 2"),
             // Both were lost; the binding doubts, and doubts again.
             (3004, nothing(), "doubt 2"),
@@ -435,7 +494,7 @@ fn a_key_that_is_bound_is_not_opened() {
         &[
             (1, ask(REVERSE, 0), "ask 1"),
             (2, propose(5, REVERSE, OTHER, 1), "bind 5"),
-            (3, bind(1, KEY, REVERSE), "BOUND 1, 1 is Bound, release 5, free 5:t1+p80, 0 gets 1"),
+            (3, bind(1, KEY, REVERSE), "BOUND 1, 1 is Bound, release 5, 0 gets 1"),
             (4, answer(5, REVERSE, OTHER, BindOutcome::Bound), "release 5"),
         ],
     );
@@ -443,7 +502,7 @@ fn a_key_that_is_bound_is_not_opened() {
 
 #[test]
 fn silence_ends_a_flow() {
-    let closed = "CLOSED Idle [2, 2], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1, free 1:t1+p20000";
+    let closed = "CLOSED Idle [2, 2], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1";
     let stage = check(
         Stage::open(),
         &[
@@ -487,7 +546,7 @@ fn a_binding_that_is_used_is_not_doubted() {
 
 #[test]
 fn fin_and_rst_end_a_flow_after_their_linger() {
-    let free = ", forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1, free 1:t1+p20000";
+    let free = ", forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1";
     let established = [(10, report(KEY, 10, SYN_ACK), ""), (10, relay(1, 10, SYN_ACK), "")];
     let with = |rows: &[(u64, Command, &str)]| -> Stage {
         check(check(Stage::open(), &established), rows)
@@ -532,7 +591,7 @@ fn fin_and_rst_end_a_flow_after_their_linger() {
 
 #[test]
 fn an_operator_removes_a_flow_by_either_key() {
-    let closed = "CLOSED Removed [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1, free 1:t1+p20000";
+    let closed = "CLOSED Removed [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1";
     check(
         Stage::open(),
         &[
@@ -584,11 +643,7 @@ fn full_is_refused() {
             (1, ask(KEY, 0), "ask 1"),
             (2, propose(1, KEY, REVERSE, 1), "bind 1"),
             (3, bind(1, KEY, REVERSE), "1 is Full"),
-            (
-                4,
-                answer(1, KEY, REVERSE, BindOutcome::Full),
-                "release 1, free 1:t1+p20000, 0 gets TooManyFlows Reset",
-            ),
+            (4, answer(1, KEY, REVERSE, BindOutcome::Full), "release 1, 0 gets TooManyFlows Reset"),
         ],
     );
 }
@@ -622,7 +677,7 @@ fn a_recovery_gives_every_flow_its_whole_limit_again() {
             (
                 1_060_000,
                 nothing(),
-                "CLOSED Idle [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1, free 1:t1+p20000",
+                "CLOSED Idle [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1",
             ),
         ],
     );

@@ -52,6 +52,10 @@ id! {
     SlotId(u16)
 }
 id! {
+    /// One decision node; 0 on a single node.
+    DecisionNodeId(u16)
+}
+id! {
     /// How often an object has been changed; starts at 1.
     Generation(u32)
 }

@@ -209,6 +209,16 @@ async fn what_lives_is_listed() {
     );
     bench
         .check(
+            "GET /v1/decision-node",
+            Value::Null,
+            200,
+            json!({"iteration": 42, "complete": true, "cuts": {"medianMs": 480},
+                "frozen": [{"slot": 7, "missed": 2, "ageMs": 2400}],
+                "pools": [{"requirement": "out", "places": 64, "busiest": 16}]}),
+        )
+        .await;
+    bench
+        .check(
             "GET /v1/node",
             Value::Null,
             200,

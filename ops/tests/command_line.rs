@@ -41,8 +41,9 @@ fn arguments() {
             "write `networks`, `targetsets`, `endpoints`, `requirements`, `all`, `directives` or `node`",
         ),
     );
-    check("describe requirement web", Ok("kind: Requirement, name: \"web\""));
+    check("describe requirement web", Ok("what: Kind(Requirement), name: Some(\"web\")"));
     check("describe directives web", Err("`directives` is no kind"));
+    check("describe decision-node -o json", Ok("what: DecisionNode, name: None, output: Json"));
     check("delete endpoint a b", Ok("kind: Some(Endpoint), names: [\"a\", \"b\"]"));
     check("delete -f a.yaml", Ok("kind: None, names: [], files: [\"a.yaml\"]"));
     check("delete endpoint", Err("<NAME>"));
@@ -180,6 +181,16 @@ async fn a_session() {
         "error: there is no Endpoint `nobody`; see `penstock get endpoints`\n",
     );
     check("describe targetset web", "", 0, "s2      3     900     75.0 %", "");
+    check("describe targetset", "", 2, "", "which one?");
+    check("describe decision-node", "", 0, "frozen     1 of the slots", "");
+    check(
+        "describe decision-node",
+        "",
+        0,
+        "out      64             32                16 (25.0 %)",
+        "",
+    );
+    check("describe decision-node -o json", "", 0, "\"medianMs\": 480", "");
     check("get node", "", 0, "replicas   1 (this node only)", "");
     check("get node", "", 0, "99.00 %", "");
     check("get directives", "", 0, "10.2.0.100:20000>10.2.0.11:8080", "");

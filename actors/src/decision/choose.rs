@@ -25,6 +25,8 @@ pub struct Chooser<'a> {
     pub collection: &'a Collection,
     /// The cluster's keyed hash.
     pub hash: &'a SlotHash,
+    /// How long after the question a proposal may be taken up.
+    pub first_use_ms_max: u64,
 }
 
 /// A directive in the making.
@@ -89,6 +91,7 @@ impl Chooser<'_> {
             tenant: network.map(|network| network.tenant.clone()).unwrap_or_default(),
             partition: requirement.partition.clone(),
             unknown: requirement.unknown,
+            first_use_ms_max: self.first_use_ms_max,
             resources: std::mem::take(&mut draft.resources),
             choices: std::mem::take(&mut draft.choices),
             directive: draft.directive(requirement, id).into(),
@@ -178,6 +181,9 @@ impl Chooser<'_> {
         draft: &mut Draft<'_>,
         pool: &SourceSubstitution,
     ) -> Result<(), RefusalReason> {
+        if !self.collection.is_complete() {
+            return Err(RefusalReason::Synchronising);
+        }
         let protocol = draft.key.protocol;
         let source = FlowKey {
             source_port: 0,

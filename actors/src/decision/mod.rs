@@ -4,20 +4,26 @@
 //! it counts, in the slots. What a decision looked at travels in its [`Choice`]s, and given the
 //! catalog, the collection, the flow's keyed hash and the seed, the choice is determined.
 //!
-//! - [`aggregate`] what is in use, as far as this node knows
+//! - [`aggregate`] what is in use, as far as this node knows, and why that suffices
+//! - `generations` the share of one slot in that
+//! - [`iteration`] when slots are asked for their cuts
 //! - [`ports`] the search for a free pool port
 //! - [`targets`] Maglev tables, and the less loaded of two
 //! - [`choose`] composes a requirement's chain into one directive
 //!
 //! A decision is in the collection before its reply leaves, so two decisions of this node never
-//! give out the same port. What the collection cannot know (the decisions before a restart, until
-//! the slots have told them by [`Command::Hold`]) is caught by the reverse slot, which refuses a
-//! reverse key that is taken; the slot then asks again with what was refused excluded.
+//! give out the same port. After a start, ports are given out once two cuts of every slot have
+//! come, or a [`Command::Begin`] has. What the collection cannot know all the same (a binding that
+//! outlives its flow, what another node decides in the same iteration) is caught by the reverse
+//! slot, which refuses a reverse key that is taken; the slot then asks again with what was refused
+//! excluded.
 //!
 //! [`Choice`]: penstock_event_schema::event::flow::Choice
 
 pub mod aggregate;
 pub mod choose;
+mod generations;
+pub mod iteration;
 pub mod ports;
 pub mod targets;
 
@@ -25,13 +31,15 @@ use crate::machine::{Commit, Context, Machine, MachineEvent};
 use crate::network::Catalog;
 use aggregate::Collection;
 use choose::Chooser;
+use iteration::{Iteration, IterationLimits};
 use penstock_event_schema::codec::{CodecError, JournalEvent};
 use penstock_event_schema::envelope::Envelope;
-use penstock_event_schema::event::flow::{RefusalReason, Resource};
+use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::{FlowKey, SlotHash};
-use penstock_event_schema::id::{DirectiveId, SlotId, Time};
+use penstock_event_schema::id::{DecisionNodeId, DirectiveId, SlotId, Time};
 use penstock_event_schema::message::decision::{DecisionReply, DecisionRequest, Proposal};
+use penstock_event_schema::message::summary::{Cut, CutRequest};
 use penstock_event_schema::requirement::UnknownPolicy;
 use penstock_event_schema::topic::Topic;
 use std::convert::Infallible;
@@ -41,18 +49,23 @@ use targets::{MAGLEV_SIZE, Tables};
 /// What a decision node is told at its start.
 #[derive(Clone)]
 pub struct DecisionSetup {
+    /// Which decision node it is.
+    pub node: DecisionNodeId,
     /// The cluster's keyed hash.
     pub hash: SlotHash,
     /// The first directive number to give out; above all that any start of this node ever gave.
     pub first: DirectiveId,
     /// Places of a Maglev table; a prime.
     pub maglev_size: u32,
+    /// Its times.
+    pub limits: IterationLimits,
 }
 
 impl DecisionSetup {
     /// With tables of the size that the paper calls large.
     pub fn new(hash: SlotHash, first: DirectiveId) -> DecisionSetup {
-        DecisionSetup { hash, first, maglev_size: MAGLEV_SIZE }
+        let (node, limits) = (DecisionNodeId(0), IterationLimits::default());
+        DecisionSetup { node, hash, first, maglev_size: MAGLEV_SIZE, limits }
     }
 }
 
@@ -68,20 +81,13 @@ pub enum Command {
         /// What it asks.
         request: DecisionRequest,
     },
-    /// What a directive holds is free.
-    Release {
-        /// The directive.
-        directive: DirectiveId,
-        /// What it held.
-        resources: Vec<Resource>,
-    },
-    /// A slot has a flow of this directive, decided before this start.
-    Hold {
-        /// The directive.
-        directive: DirectiveId,
-        /// What it holds.
-        resources: Vec<Resource>,
-    },
+    /// A slot tells what its flows hold.
+    Cut(Arc<Cut>),
+    /// The same of some slots at this node's start, taken when nothing that was decided before is
+    /// on its way to them any more: each counts as the two cuts that are needed.
+    Begin(Vec<Cut>),
+    /// It is time to ask a slot for its cut; from [`due`](Machine::due) only.
+    Due(SlotId),
 }
 
 /// What can have happened to [`Decision`]. None of it is recorded.
@@ -109,15 +115,12 @@ pub enum Event {
         /// What the sender gets.
         policy: UnknownPolicy,
     },
-    /// What a directive held is free.
-    Released(DirectiveId),
-    /// A directive holds this.
-    Held {
-        /// The directive.
-        directive: DirectiveId,
-        /// What it holds.
-        resources: Vec<Resource>,
-    },
+    /// The share of a slot turns.
+    Turned(Arc<Cut>),
+    /// Some slots are known from the start.
+    Begun(Vec<Cut>),
+    /// A slot is asked for its cut.
+    Asked(CutRequest, SlotId),
 }
 
 /// The event of a record that is never written.
@@ -167,6 +170,13 @@ pub enum Effect {
         /// The answer.
         reply: DecisionReply,
     },
+    /// Ask a slot for its cut.
+    AskCut {
+        /// The slot.
+        to: SlotId,
+        /// The question.
+        request: CutRequest,
+    },
 }
 
 /// The machine; see the module.
@@ -175,6 +185,7 @@ pub struct Decision {
     catalog: Catalog,
     tables: Tables,
     collection: Collection,
+    iteration: Iteration,
     next: DirectiveId,
 }
 
@@ -185,6 +196,7 @@ impl Decision {
             catalog: Catalog::new(),
             tables: Tables::new(setup.maglev_size),
             collection: Collection::new(setup.hash.clone()),
+            iteration: Iteration::new(setup.hash.slots(), setup.limits),
             next: setup.first,
             setup,
         }
@@ -193,6 +205,11 @@ impl Decision {
     /// The configuration that decisions follow.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// The number of the present iteration.
+    pub fn iteration(&self) -> u64 {
+        self.iteration.number()
     }
 
     /// What is in use, as far as this node knows.
@@ -216,6 +233,7 @@ impl Machine for Decision {
                     tables: &self.tables,
                     collection: &self.collection,
                     hash: &self.setup.hash,
+                    first_use_ms_max: self.setup.limits.first_use_ms_max,
                 };
                 match chooser.choose(&request, self.next, context.seed) {
                     Ok(proposal) => Event::Proposed { to: from, proposal: Arc::new(proposal) },
@@ -228,17 +246,13 @@ impl Machine for Decision {
                     },
                 }
             }
-            Command::Release { directive, .. } => {
-                if !self.collection.holds(directive) {
-                    return Ok(None);
-                }
-                Event::Released(directive)
-            }
-            Command::Hold { directive, resources } => {
-                if self.collection.holds(directive) {
-                    return Ok(None);
-                }
-                Event::Held { directive, resources }
+            Command::Cut(cut) if !self.collection.awaits(&cut, context.now) => return Ok(None),
+            Command::Cut(cut) => Event::Turned(cut),
+            Command::Begin(cuts) => Event::Begun(cuts),
+            Command::Due(slot) => {
+                let (node, ask) = (self.setup.node, context.seed);
+                let from = self.collection.position(slot);
+                Event::Asked(CutRequest { node, ask, from }, slot)
             }
         }))
     }
@@ -247,19 +261,24 @@ impl Machine for Decision {
         Commit::Volatile
     }
 
-    fn evolve(&mut self, event: &Event, _at: Time) {
+    fn evolve(&mut self, event: &Event, at: Time) {
         match event {
             Event::Configured(event) => {
                 self.catalog.evolve(event);
                 self.tables.follow(&self.catalog, event);
             }
-            Event::Proposed { proposal, .. } => {
+            Event::Proposed { to, proposal } => {
                 self.next = DirectiveId(self.next.0 + 1);
-                self.collection.hold(proposal.directive.id, &proposal.resources);
+                self.collection.decide(*to, proposal.directive.id, &proposal.resources);
             }
             Event::Refused { .. } => {}
-            Event::Released(directive) => self.collection.release(*directive),
-            Event::Held { directive, resources } => self.collection.hold(*directive, resources),
+            Event::Turned(cut) => self.collection.turn(cut, at),
+            Event::Begun(cuts) => cuts.iter().for_each(|cut| self.collection.begin(cut, at)),
+            Event::Asked(request, slot) => {
+                let answer_by = self.iteration.answer_by(at);
+                self.collection.asked(*slot, request.ask, answer_by);
+                self.iteration.asked(at);
+            }
         }
     }
 
@@ -278,15 +297,24 @@ impl Machine for Decision {
                     policy: *policy,
                 },
             }),
-            Event::Configured(_) | Event::Released(_) | Event::Held { .. } => {}
+            Event::Asked(request, slot) => {
+                out.push(Effect::AskCut { to: *slot, request: request.clone() });
+            }
+            Event::Configured(_) | Event::Turned(_) | Event::Begun(_) => {}
         }
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        None
+        Some(self.iteration.next_timeout())
     }
 
-    fn due(&self, _now: Time, _limit: usize, _out: &mut Vec<Command>) {}
+    fn due(&self, now: Time, limit: usize, out: &mut Vec<Command>) {
+        out.extend(self.iteration.due(now).take(limit).map(Command::Due));
+    }
+
+    fn resume(&mut self, now: Time) {
+        self.iteration.begin(now);
+    }
 
     fn recorded_state(&self, _out: &mut Vec<u8>) {}
 }

@@ -48,6 +48,14 @@ impl PortSet {
         }
     }
 
+    /// How many ports from `first` to `last` are in it.
+    pub fn count_between(&self, first: u16, last: u16) -> usize {
+        match &self.0 {
+            Form::List(list) => list.iter().filter(|port| (first..=last).contains(port)).count(),
+            Form::Bits { .. } => (first..=last).filter(|port| self.contains(*port)).count(),
+        }
+    }
+
     /// Whether there is none in it.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -225,7 +233,8 @@ pub(super) fn has_ports(protocol: Protocol) -> bool {
 mod tests {
     use super::*;
     use penstock_event_schema::flow::SlotHash;
-    use penstock_event_schema::id::{DirectiveId, NetworkId};
+    use penstock_event_schema::id::{DirectiveId, NetworkId, SlotId, Time};
+    use penstock_event_schema::message::summary::{Cut, CutPosition};
 
     const TOWARD: &str = "10.2.0.11:80";
 
@@ -275,7 +284,8 @@ mod tests {
         let pool = pool(&["10.2.0.100"], range.0, range.1, preserve);
         let mut collection = Collection::new(SlotHash::new([0; 16], 1));
         for (at, used) in used.iter().enumerate() {
-            collection.hold(DirectiveId(at as u64), &[port(pool.pool[0], *used)]);
+            let held = port(pool.pool[0], *used);
+            collection.decide(SlotId(0), DirectiveId(at as u64), &[held]);
         }
         let excluded: Vec<_> = excluded.iter().map(|p| port(pool.pool[0], *p)).collect();
         let found = find(&collection, &pool, hash, &excluded);
@@ -300,6 +310,12 @@ mod tests {
         check((39_999, 40_001), &[39_999, 40_000, 40_001], &[], true, 5, None);
     }
 
+    fn empty() -> Cut {
+        let to = CutPosition { run: 1, change: 0, digest: 0 };
+        let (held, freed) = (Vec::new(), Vec::new());
+        Cut { slot: SlotId(0), ask: 1, is_full: true, held, freed, to }
+    }
+
     #[test]
     fn a_whole_pool_is_used_up_before_it_is_exhausted() {
         for (addresses, first, last) in
@@ -314,15 +330,15 @@ mod tests {
                 let toward = TOWARD.parse().expect("an end");
                 assert!(!collection.used(found.taken.0, found.taken.1, Protocol::TCP, toward));
                 let held = port(found.taken.0, found.taken.1);
-                collection.hold(DirectiveId(count as u64), &[held]);
+                collection.decide(SlotId(0), DirectiveId(count as u64), &[held]);
             }
             assert_eq!(collection.ports_used(), all);
             assert_eq!(find(&collection, &pool, 7, &[]), None);
-            collection.release(DirectiveId(5));
+            // Never taken up: gone after two cuts without them.
+            collection.turn(&empty(), Time(1));
+            assert_eq!(find(&collection, &pool, 7, &[]), None);
+            collection.turn(&empty(), Time(2));
             assert!(find(&collection, &pool, 7, &[]).is_some());
-            for count in 0..all {
-                collection.release(DirectiveId(count as u64));
-            }
             assert_eq!((collection.ports_used(), collection.len()), (0, 0));
         }
     }

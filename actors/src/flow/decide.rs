@@ -1,7 +1,7 @@
 //! What a slot makes of each command. Nothing changes here: a decision is an event, or none.
 
 use super::connection::FlowState;
-use super::effects::{install, release};
+use super::effects::install;
 use super::protocol::{Command, Effect, Event, SlotRefusal, Timer};
 use super::record::{Binding, Flow, Opening, Phase};
 use super::slot::Slot;
@@ -30,8 +30,12 @@ impl Slot {
     ) -> Result<Option<Event>, SlotRefusal> {
         match command {
             Command::Ask(request) => Ok(self.ask(request, context)),
-            Command::Decided(reply) => Ok(self.decided(reply)),
+            Command::Decided(reply) => Ok(self.decided(reply, context)),
             Command::Hear(message) => self.hear(message, context),
+            Command::Cut(request) => {
+                let (to, cut) = (request.node, Arc::new(self.cut(&request)));
+                Ok(Some(Event::Answered(Effect::Cut { to, cut })))
+            }
             Command::Report(report) => Ok(Some(self.report(report))),
             Command::Remove(key) => self.remove(key),
             Command::Due(timer) => Ok(self.timer_due(timer, context.now)),
@@ -76,28 +80,24 @@ impl Slot {
         }
     }
 
-    fn decided(&self, reply: DecisionReply) -> Option<Event> {
+    fn decided(&self, reply: DecisionReply, context: &Context) -> Option<Event> {
         match reply {
-            DecisionReply::Propose(proposal) => {
-                let id = proposal.directive.id;
-                match self.find(&proposal.directive.flow) {
-                    Found::Opening(_, Opening { phase: Phase::Asking, ask, .. })
-                        if *ask == proposal.ask =>
-                    {
-                        Some(match proposal.directive.reverse {
-                            Some(_) => Event::Proposed(proposal),
-                            None => Event::Recorded(self.open(&proposal, &[])),
-                        })
+            DecisionReply::Propose(proposal) => match self.find(&proposal.directive.flow) {
+                Found::Opening(_, Opening { phase: Phase::Asking, ask, questioned, .. })
+                    if *ask == proposal.ask =>
+                {
+                    let flow = proposal.directive.flow;
+                    // By then the decision node may have given it to somebody else.
+                    if questioned.plus_ms(proposal.first_use_ms_max) < context.now {
+                        return Some(Event::Retried { flow, ask: context.seed });
                     }
-                    Found::Opening(_, Opening { phase: Phase::Binding(held), .. })
-                        if held.directive.id == id =>
-                    {
-                        None
-                    }
-                    Found::Flow(_, flow) if flow.directive.id == id => None,
-                    _ => Some(Event::Answered(release(&proposal))),
+                    Some(match proposal.directive.reverse {
+                        Some(_) => Event::Proposed(proposal),
+                        None => Event::Recorded(self.open(&proposal, &[])),
+                    })
                 }
-            }
+                _ => None,
+            },
             DecisionReply::Refuse { key, ask, reason, policy } => match self.find(&key) {
                 Found::Opening(_, opening)
                     if opening.ask == ask && matches!(opening.phase, Phase::Asking) =>

@@ -2,7 +2,7 @@
 //! state.
 
 use super::protocol::{Effect, Event};
-use super::record::{Flow, Opening, Phase};
+use super::record::{Flow, Opening};
 use super::slot::Slot;
 use super::table::Found;
 use penstock_event_schema::directive::Directive;
@@ -37,7 +37,7 @@ impl Slot {
             }
             Event::Refused { key, reason, policy } => {
                 let Some(opening) = &self.left.opening else { return };
-                self.drop_proposal(proposal_of(opening), out);
+                self.drop_proposal(opening.proposal(), out);
                 out.extend(opening.waiting.iter().map(|shard| Effect::Answer {
                     shard: *shard,
                     reply: DirectiveReply::Refuse { key: *key, reason: *reason, policy: *policy },
@@ -45,7 +45,7 @@ impl Slot {
             }
             // Who waited has given up by now, or asks again with the next packet.
             Event::Abandoned(_) => {
-                self.drop_proposal(self.left.opening.as_ref().and_then(proposal_of), out);
+                self.drop_proposal(self.left.opening.as_ref().and_then(Opening::proposal), out);
             }
             Event::Doubted(reverse) => {
                 if let Found::Binding(_, binding) = self.find(reverse) {
@@ -64,7 +64,7 @@ impl Slot {
             FlowEvent::ReverseBound(bound) => {
                 out.extend(self.bind_answer(&bound.directive, BindOutcome::Bound));
                 if let Some(opening) = &self.left.opening {
-                    self.drop_proposal(proposal_of(opening), out);
+                    self.drop_proposal(opening.proposal(), out);
                     answer_all(opening, &bound.directive, out);
                 }
             }
@@ -89,14 +89,10 @@ impl Slot {
         }
     }
 
-    /// The reverse key first: the decision node may give the port out as soon as it hears of it.
     fn free(&self, flow: &Flow, out: &mut Vec<Effect>) {
         let directive = flow.directive.id;
         if let Some(reverse) = flow.directive.reverse {
             out.push(self.tell(&reverse, TrackerMessage::Release { reverse, directive }));
-        }
-        if !flow.resources.is_empty() {
-            out.push(Effect::Release { directive, resources: flow.resources.to_vec() });
         }
     }
 
@@ -129,7 +125,6 @@ impl Slot {
         if let Some(reverse) = proposal.directive.reverse {
             out.push(self.tell(&reverse, TrackerMessage::Release { reverse, directive }));
         }
-        out.push(release(proposal));
     }
 
     /// What a shard saw of a reverse direction counts at the forward slot.
@@ -141,13 +136,6 @@ impl Slot {
     }
 }
 
-fn proposal_of(opening: &Opening) -> Option<&Proposal> {
-    match &opening.phase {
-        Phase::Binding(proposal) => Some(proposal),
-        Phase::Asking => None,
-    }
-}
-
 fn answer_all(opening: &Opening, directive: &Arc<Directive>, out: &mut Vec<Effect>) {
     out.extend(opening.waiting.iter().map(|shard| install(&opening.key, directive, *shard)));
 }
@@ -155,9 +143,4 @@ fn answer_all(opening: &Opening, directive: &Arc<Directive>, out: &mut Vec<Effec
 pub(super) fn install(key: &FlowKey, directive: &Arc<Directive>, shard: ShardId) -> Effect {
     let reply = DirectiveReply::Install { key: *key, directive: Arc::clone(directive) };
     Effect::Answer { shard, reply }
-}
-
-pub(super) fn release(proposal: &Proposal) -> Effect {
-    let resources = proposal.resources.clone();
-    Effect::Release { directive: proposal.directive.id, resources }
 }

@@ -33,7 +33,15 @@
 //! a flow that never opened and a crash on either side between the two records all heal by the
 //! same question, and recovery needs nothing of its own: all bindings are doubted once after it.
 //! A late `Bind` of a directive that is over binds the key for no longer than that question takes.
-//! A proposal that nobody wants any more is told to the decision node as released.
+//! What a proposal would have held is free again once the decision node has seen two cuts without
+//! it.
+//!
+//! # What the decision nodes are told
+//! What flows hold, from the moment a proposal is taken up until the flow is closed or the opening
+//! over, is told in cuts (`summary`), by the forward slot alone. A proposal is taken up within
+//! its first-use time, counted from the question; one that comes later is asked for anew. So a
+//! decision node that asks for a cut that long after a decision finds it there, or it will never
+//! be used.
 //!
 //! # Two kinds of state
 //! Recorded: flows and bindings, as [`Slot`]'s recorded state shows them. Live: openings, counters,
@@ -46,6 +54,7 @@ pub mod hash;
 mod protocol;
 mod record;
 mod slot;
+mod summary;
 mod table;
 mod tally;
 

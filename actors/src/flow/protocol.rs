@@ -1,11 +1,12 @@
 //! What can be asked of a slot, what can have happened to it, and what it wants done.
 
 use crate::machine::MachineEvent;
-use penstock_event_schema::event::flow::{FlowEvent, RefusalReason, Resource};
+use penstock_event_schema::event::flow::{FlowEvent, RefusalReason};
 use penstock_event_schema::flow::{FlowKey, SlotHash};
-use penstock_event_schema::id::{DirectiveId, ShardId, SlotId};
+use penstock_event_schema::id::{DecisionNodeId, ShardId, SlotId};
 use penstock_event_schema::message::decision::{DecisionReply, DecisionRequest, Proposal};
 use penstock_event_schema::message::report::ActivityReport;
+use penstock_event_schema::message::summary::{Cut, CutRequest};
 use penstock_event_schema::message::tracker::{DirectiveReply, DirectiveRequest, TrackerMessage};
 use penstock_event_schema::requirement::UnknownPolicy;
 use std::fmt;
@@ -18,6 +19,8 @@ pub struct SlotSetup {
     pub id: SlotId,
     /// The cluster's keyed hash: which slot owns which key.
     pub hash: SlotHash,
+    /// Names this run of the slot among all its runs.
+    pub run: u64,
     /// The nodes that remember what this slot records, the primary first. On one node: one.
     pub trackers: Arc<[String]>,
     /// Its bounds and times.
@@ -43,6 +46,9 @@ pub struct SlotLimits {
     /// A binding that is not confirmed is doubted after this time, and each doubt repeated.
     /// Longer than an opening may take.
     pub bind_ms_max: u64,
+    /// Changes that are remembered for cuts, about 200 bytes each; whoever is further behind gets
+    /// a full cut.
+    pub changes_max: usize,
     /// How long a TCP handshake may be silent.
     pub tcp_opening_ms: u64,
     /// How long a flow stays after FIN both ways, so that late segments find their way and its
@@ -62,6 +68,7 @@ impl Default for SlotLimits {
             attempts_max: 3,
             opening_ms_max: 1000,
             bind_ms_max: 2000,
+            changes_max: 4096,
             tcp_opening_ms: 30_000,
             linger_ms: 10_000,
             reset_linger_ms: 2000,
@@ -78,6 +85,8 @@ pub enum Command {
     Decided(DecisionReply),
     /// Another slot, or this one, says something.
     Hear(TrackerMessage),
+    /// A decision node asks what flows hold.
+    Cut(CutRequest),
     /// A shard tells what it saw of a key that is this slot's.
     Report(ActivityReport),
     /// An operator wants the flow of this key gone; either key of it.
@@ -128,7 +137,7 @@ pub enum Event {
     Joined(DirectiveRequest),
     /// The proposal for an opening came.
     Proposed(Arc<Proposal>),
-    /// A proposal was refused as taken, and another one is asked for.
+    /// A proposal was refused as taken or came too late, and another one is asked for.
     Retried {
         /// The forward key.
         flow: FlowKey,
@@ -206,12 +215,12 @@ pub enum Effect {
     AskAgain(DirectiveRequest),
     /// Let all shards forget these keys.
     Invalidate(Vec<FlowKey>),
-    /// Tell the decision node that what a directive held is free.
-    Release {
-        /// The directive.
-        directive: DirectiveId,
-        /// What it held.
-        resources: Vec<Resource>,
+    /// Tell a decision node what flows hold.
+    Cut {
+        /// The decision node.
+        to: DecisionNodeId,
+        /// What they hold.
+        cut: Arc<Cut>,
     },
 }
 

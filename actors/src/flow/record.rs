@@ -152,9 +152,21 @@ pub(super) struct Opening {
     pub(super) refused: u8,
     /// When the shard's question came.
     pub(super) asked: Time,
+    /// When the present question to the decision node was asked.
+    pub(super) questioned: Time,
     /// When the present proposal came.
     pub(super) proposed: Time,
     pub(super) deadline: Time,
+}
+
+impl Opening {
+    /// The proposal that was taken up.
+    pub(super) fn proposal(&self) -> Option<&Proposal> {
+        match &self.phase {
+            Phase::Binding(proposal) => Some(proposal),
+            Phase::Asking => None,
+        }
+    }
 }
 
 /// A live flow as operators see it.

@@ -4,15 +4,17 @@
 use super::connection::Connection;
 use super::protocol::{Command, Effect, Event, SlotRefusal, SlotSetup, Timer};
 use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject};
+use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
 use crate::machine::{Commit, Context, Machine};
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{FlowEvent, FlowOpened, Resource, ReverseBound, Trackers};
 use penstock_event_schema::flow::FlowKey;
-use penstock_event_schema::id::{DirectiveId, RequirementId, SlotId, TargetId, Time};
+use penstock_event_schema::id::{RequirementId, SlotId, TargetId, Time};
 use penstock_event_schema::message::decision::Proposal;
 use penstock_event_schema::message::report::ActivityReport;
+use penstock_event_schema::message::summary::{Cut, CutRequest, Held};
 use penstock_event_schema::message::tracker::{DirectiveRequest, TrackerMessage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ pub struct Slot {
     trackers: Shared<Trackers>,
     tallies: Tallies,
     stages: Stages,
+    summary: Summary,
     /// What the last event took away, for its effects.
     pub(super) left: Left,
     /// Timers run from the recovery on.
@@ -44,6 +47,7 @@ impl Slot {
     /// Without any flow.
     pub fn new(setup: SlotSetup) -> Slot {
         Slot {
+            summary: Summary::new(setup.run, setup.limits.changes_max),
             setup,
             table: Table::default(),
             subjects: Shared::default(),
@@ -96,12 +100,29 @@ impl Slot {
         sorted.into_values().filter_map(|at| self.table.flows.get(at)).map(Flow::view)
     }
 
-    /// What live flows hold, in the order of their directives: what a decision node that has
-    /// started anew must be told before it decides.
-    pub fn held(&self) -> Vec<(DirectiveId, Vec<Resource>)> {
-        let held = |(_, flow): (u32, &Flow)| (flow.directive.id, flow.resources.to_vec());
-        let mut all: Vec<_> = self.table.flows.iter().map(held).collect();
-        all.sort_by_key(|(directive, _)| *directive);
+    /// The next cut for whoever asks.
+    pub fn cut(&self, request: &CutRequest) -> Cut {
+        let changed = request.from.as_ref().and_then(|from| self.summary.since(from));
+        let is_full = changed.is_none();
+        let (held, freed) = changed.unwrap_or_else(|| (self.held(), Vec::new()));
+        let (slot, ask, to) = (self.setup.id, request.ask, self.summary.position());
+        Cut { slot, ask, is_full, held, freed, to }
+    }
+
+    /// Everything that is held, in the order of directives.
+    fn held(&self) -> Vec<Held> {
+        let flows = self.table.flows.iter();
+        let flows = flows.map(|(_, flow)| (flow.directive.id, &*flow.resources));
+        let openings = self.table.openings.iter().filter_map(|(_, opening)| opening.proposal());
+        let openings = openings.map(|p| (p.directive.id, p.resources.as_slice()));
+        let mut all = Vec::with_capacity(self.summary.held());
+        all.extend(
+            flows
+                .chain(openings)
+                .filter(|(_, resources)| !resources.is_empty())
+                .map(|(directive, resources)| Held { directive, resources: resources.into() }),
+        );
+        all.sort_unstable_by_key(|held| held.directive);
         all
     }
 
@@ -192,6 +213,35 @@ impl Slot {
         self.rearm(Timer::Flow(place));
     }
 
+    /// Takes into the summary what the event has given and taken away.
+    fn summarise(&mut self, event: &Event) {
+        let opened = match event {
+            Event::Recorded(FlowEvent::FlowOpened(opened)) => Some(opened),
+            _ => None,
+        };
+        let mut kept = false;
+        let proposal = self.left.opening.as_ref().and_then(Opening::proposal);
+        for proposal in proposal.into_iter().chain(self.left.proposal.as_deref()) {
+            if opened.is_some_and(|opened| opened.directive.id == proposal.directive.id) {
+                kept = true;
+            } else {
+                self.summary.free(proposal.directive.id, &proposal.resources);
+            }
+        }
+        if let Some(flow) = &self.left.flow {
+            self.summary.free(flow.directive.id, &flow.resources);
+        }
+        match event {
+            Event::Recorded(FlowEvent::FlowOpened(opened)) if !kept => {
+                self.summary.hold(opened.directive.id, &opened.resources);
+            }
+            Event::Proposed(proposal) => {
+                self.summary.hold(proposal.directive.id, &proposal.resources);
+            }
+            _ => {}
+        }
+    }
+
     fn subject(&mut self, tenant: &str, partition: &str) -> Arc<Subject> {
         self.subjects.get(
             |held| (held.tenant.as_str(), held.partition.as_str()).cmp(&(tenant, partition)),
@@ -224,6 +274,7 @@ impl Slot {
         if let Some(opening) = self.opening_mut(&request.key) {
             opening.may_open = request.opening;
             opening.ask = ask;
+            opening.questioned = at;
             if !opening.waiting.contains(&request.shard) {
                 opening.waiting.push(request.shard);
             }
@@ -238,17 +289,19 @@ impl Slot {
             excluded: Vec::new(),
             refused: 0,
             asked: at,
+            questioned: at,
             proposed: at,
             deadline: at.plus_ms(self.setup.limits.opening_ms_max),
         };
         self.table.add_opening(&self.setup.hash, opening);
     }
 
-    fn evolve_retried(&mut self, flow: &FlowKey, ask: u64) {
+    fn evolve_retried(&mut self, flow: &FlowKey, ask: u64, at: Time) {
         let Some(opening) = self.opening_mut(flow) else { return };
         opening.ask = ask;
-        opening.refused = opening.refused.saturating_add(1);
+        opening.questioned = at;
         if let Phase::Binding(proposal) = std::mem::replace(&mut opening.phase, Phase::Asking) {
+            opening.refused = opening.refused.saturating_add(1);
             opening.excluded.extend(colliding(&proposal.resources));
             self.left.proposal = Some(proposal);
         }
@@ -318,7 +371,7 @@ impl Machine for Slot {
                     opening.proposed = at;
                 }
             }
-            Event::Retried { flow, ask } => self.evolve_retried(flow, *ask),
+            Event::Retried { flow, ask } => self.evolve_retried(flow, *ask, at),
             Event::Refused { key, .. } | Event::Abandoned(key) => self.take_out(key),
             Event::Confirmed(reverse) => {
                 if let Some((_, binding)) = self.binding_mut(reverse) {
@@ -354,6 +407,7 @@ impl Machine for Slot {
             }
             Event::Rearmed(timer) => self.rearm(*timer),
         }
+        self.summarise(event);
     }
 
     fn effects(&self, event: &Event, out: &mut Vec<Effect>) {
@@ -373,6 +427,7 @@ impl Machine for Slot {
     /// `bind_ms_max`.
     fn resume(&mut self, now: Time) {
         self.awake = true;
+        self.summary.resume();
         let limits = self.setup.limits;
         let flows: Vec<u32> = self.table.flows.iter().map(|(at, _)| at).collect();
         for place in flows {

@@ -11,8 +11,9 @@
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::id::{
-    EndpointId, Generation, NetworkId, RequirementId, TargetId, TargetSetId,
+    EndpointId, Generation, NetworkId, RequirementId, SlotId, TargetId, TargetSetId,
 };
+use penstock_event_schema::message::summary::{self, Cut, CutPosition, Held};
 use penstock_event_schema::network::{
     Attachment, Endpoint, EndpointPort, Network, Target, TargetSet,
 };
@@ -86,6 +87,14 @@ pub(crate) fn objects() -> Vec<NetworkEvent> {
         )),
         NetworkEvent::RequirementDefined(out),
     ]
+}
+
+/// A full cut of a slot that answers `ask`.
+#[allow(dead_code, reason = "each test file is a crate of its own")]
+pub(crate) fn cut(slot: u16, ask: u64, held: &[Held]) -> Cut {
+    let digest = held.iter().fold(0, |sum, held| sum ^ summary::digest(held.directive));
+    let to = CutPosition { run: 1, change: 0, digest };
+    Cut { slot: SlotId(slot), ask, is_full: true, held: held.to_vec(), freed: Vec::new(), to }
 }
 
 fn network(id: u32, name: &str, port: &str) -> NetworkEvent {

@@ -88,11 +88,13 @@ pub enum RefusalReason {
     TooManyFlows,
     /// The journal does not take records at the moment.
     JournalUnavailable,
+    /// The decision node has started and does not know yet which ports are taken.
+    Synchronising,
 }
 
 impl RefusalReason {
     /// All reasons, for metrics and tables.
-    pub const ALL: [RefusalReason; 7] = [
+    pub const ALL: [RefusalReason; 8] = [
         RefusalReason::NoRequirement,
         RefusalReason::UnknownFlow,
         RefusalReason::NoTarget,
@@ -100,6 +102,7 @@ impl RefusalReason {
         RefusalReason::ReverseTaken,
         RefusalReason::TooManyFlows,
         RefusalReason::JournalUnavailable,
+        RefusalReason::Synchronising,
     ];
 
     /// As metric label and in tables.
@@ -112,6 +115,7 @@ impl RefusalReason {
             RefusalReason::ReverseTaken => "reverse_taken",
             RefusalReason::TooManyFlows => "too_many_flows",
             RefusalReason::JournalUnavailable => "journal_unavailable",
+            RefusalReason::Synchronising => "synchronising",
         }
     }
 }

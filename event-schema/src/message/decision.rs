@@ -56,4 +56,8 @@ pub struct Proposal {
     pub choices: Vec<Choice>,
     /// What unknown packets get once the flow is gone.
     pub unknown: UnknownPolicy,
+    /// How long after the question it may be taken up. The slot counts from when it asked, which
+    /// is earlier than the decision by any clock; later than that the decision node may have
+    /// forgotten it and given out what it holds.
+    pub first_use_ms_max: u64,
 }

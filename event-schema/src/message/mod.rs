@@ -2,4 +2,5 @@
 
 pub mod decision;
 pub mod report;
+pub mod summary;
 pub mod tracker;

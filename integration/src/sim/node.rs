@@ -17,7 +17,8 @@ use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::shard::{Invalidation, ShardInput, ShardOutput};
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::flow::SlotHash;
-use penstock_event_schema::id::{DirectiveId, SlotId, Time};
+use penstock_event_schema::id::{DecisionNodeId, DirectiveId, SlotId, Time};
+use penstock_event_schema::message::summary::CutRequest;
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -95,10 +96,11 @@ fn driver_setup(setup: &NodeSetup, topic: Topic, number: u16) -> DriverSetup {
     }
 }
 
-fn fresh_slot(setup: &NodeSetup, hash: &SlotHash, number: u16) -> Slot {
+fn fresh_slot(setup: &NodeSetup, hash: &SlotHash, number: u16, run: u64) -> Slot {
     Slot::new(SlotSetup {
         id: SlotId(number),
         hash: hash.clone(),
+        run,
         trackers: Arc::from(["node-1".to_owned()]),
         limits: setup.limits,
     })
@@ -122,7 +124,7 @@ impl Node {
             now,
         );
         let slots = (0..setup.slots).map(|number| {
-            let slot = fresh_slot(setup, &hash, number);
+            let slot = fresh_slot(setup, &hash, number, now.0);
             let at = driver_setup(setup, Topic::Flow, number);
             Driver::recover_from(&mut around.journal, slot, at, now).expect("records make a state")
         });
@@ -162,12 +164,10 @@ impl Node {
             let command = decision::Command::Configure(event);
             self.decision.handle(Input::Command { command, reply: None }, now);
         }
-        for slot in &self.slots {
-            for (directive, resources) in slot.machine().held() {
-                let command = decision::Command::Hold { directive, resources };
-                self.decision.handle(Input::Command { command, reply: None }, now);
-            }
-        }
+        let request = CutRequest { node: DecisionNodeId(0), ask: 0, from: None };
+        let cuts = self.slots.iter().map(|slot| slot.machine().cut(&request));
+        let command = decision::Command::Begin(cuts.collect());
+        self.decision.handle(Input::Command { command, reply: None }, now);
         self.drain_decision(around);
         let mut inputs = self.setup.site.shard_inputs();
         inputs.extend(self.shard_inputs());
@@ -333,6 +333,10 @@ impl Node {
             self.networks.handle(Input::Tick, now);
             self.drain_networks(around);
         }
+        if due(self.decision.next_timeout()) {
+            self.decision.handle(Input::Tick, now);
+            self.drain_decision(around);
+        }
         for number in 0..self.setup.shards {
             let seat = &mut self.seats[usize::from(number)];
             if due(seat.next_timeout()) {
@@ -376,9 +380,9 @@ impl Node {
                         self.send(own, Message::Shard(shard, input), around);
                     }
                 }
-                flow::Effect::Release { directive, resources } => {
-                    let command = decision::Command::Release { directive, resources };
-                    self.send(own, Message::Decision(command), around);
+                flow::Effect::Cut { to: _, cut } => {
+                    let message = Message::Decision(decision::Command::Cut(cut));
+                    self.send_far(own, message, around);
                 }
             }
         }
@@ -387,8 +391,16 @@ impl Node {
     fn drain_decision(&mut self, around: &mut Around) {
         let (mut effects, mut replies) = (Vec::new(), Vec::new());
         drain(&mut self.decision, around, &mut effects, &mut replies);
-        for decision::Effect::Reply { to, reply } in effects {
-            self.send(Party::Decision, Message::Slot(to, flow::Command::Decided(reply)), around);
+        for effect in effects {
+            let own = Party::Decision;
+            match effect {
+                decision::Effect::Reply { to, reply } => {
+                    self.send(own, Message::Slot(to, flow::Command::Decided(reply)), around);
+                }
+                decision::Effect::AskCut { to, request } => {
+                    self.send_far(own, Message::Slot(to, flow::Command::Cut(request)), around);
+                }
+            }
         }
     }
 
@@ -462,7 +474,7 @@ impl Node {
         let setup = driver_setup(&self.setup, Topic::Network, 0);
         check_state(&self.networks, Networks::default(), setup, around);
         for (number, slot) in (0..).zip(&self.slots) {
-            let fresh = fresh_slot(&self.setup, &self.hash, number);
+            let fresh = fresh_slot(&self.setup, &self.hash, number, 0);
             check_state(slot, fresh, driver_setup(&self.setup, Topic::Flow, number), around);
         }
     }

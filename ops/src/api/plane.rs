@@ -49,6 +49,9 @@ pub trait Plane: Send + Sync + 'static {
     /// How the node is.
     fn status(&self) -> impl Future<Output = Answer<NodeStatus>> + Send;
 
+    /// What the decision node knows of what is in use.
+    fn decision_node(&self) -> impl Future<Output = Answer<DecisionNodeStatus>> + Send;
+
     /// Makes the shards forget cached directives; the flows live on, and the next packet asks
     /// the tracker again.
     fn invalidate(&self, what: Invalidate) -> impl Future<Output = Answer<()>> + Send;
@@ -288,6 +291,66 @@ pub struct NodeStatus {
     pub shards: Vec<ShardStatus>,
     /// Its journal.
     pub journal: JournalStatus,
+}
+
+/// What a decision node knows of what is in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionNodeStatus {
+    /// The number of its iteration.
+    pub iteration: u64,
+    /// Whether it knows enough to give out pool ports.
+    pub complete: bool,
+    /// Directives that hold something in any of the four objects.
+    pub directives: u64,
+    /// Directives per object: `ldsPrev`, `ldsCur`, `fssPrev`, `fssCur`.
+    pub objects: Vec<(String, u64)>,
+    /// How long ago the slots' last cuts came.
+    pub cuts: CutAges,
+    /// Slots whose cut is late: nothing of theirs is freed.
+    pub frozen: Vec<FrozenSlot>,
+    /// Pool ports in use, over all requirements and destination ends.
+    pub ports_used: u64,
+    /// How full the pools of requirements are.
+    pub pools: Vec<PoolStatus>,
+}
+
+/// Ages in milliseconds; none before the first cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CutAges {
+    /// The youngest.
+    pub min_ms: Option<u64>,
+    /// The one in the middle.
+    pub median_ms: Option<u64>,
+    /// The oldest.
+    pub max_ms: Option<u64>,
+}
+
+/// A slot whose cut is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrozenSlot {
+    /// Its number.
+    pub slot: u16,
+    /// Questions in a row that it has not answered in time.
+    pub missed: u64,
+    /// The age of its last cut; none when there was none.
+    pub age_ms: Option<u64>,
+}
+
+/// How full the pool of a requirement is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolStatus {
+    /// The requirement.
+    pub requirement: String,
+    /// Ports that it has toward each destination end: of all its addresses of one IP version.
+    pub places: u64,
+    /// Ports in use, over all ends.
+    pub used: u64,
+    /// The most that are in use at one address toward one end.
+    pub busiest: u64,
 }
 
 /// How a port is.

@@ -55,6 +55,7 @@ pub fn router<P: Plane>(plane: P, metrics: Metrics) -> Router {
         .route("/v1/flows", get(get_flows::<P>))
         .route("/v1/directives", get(get_directives::<P>))
         .route("/v1/node", get(get_node::<P>))
+        .route("/v1/decision-node", get(get_decision_node::<P>))
         .route("/v1/invalidate", post(post_invalidate::<P>))
         .route("/v1/{kind}", get(get_kind::<P>))
         .route("/v1/{kind}/{name}", get(get_one::<P>).delete(delete_one::<P>))
@@ -272,6 +273,13 @@ async fn get_directives<P: Plane>(
 
 async fn get_node<P: Plane>(State(shared): Plain<P>) -> Response {
     match shared.plane.status().await {
+        Ok(status) => Json(status).into_response(),
+        Err(unavailable) => unavailable.into_response(),
+    }
+}
+
+async fn get_decision_node<P: Plane>(State(shared): Plain<P>) -> Response {
+    match shared.plane.decision_node().await {
         Ok(status) => Json(status).into_response(),
         Err(unavailable) => unavailable.into_response(),
     }

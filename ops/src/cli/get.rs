@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Failure};
 use super::table::{self, count, duration};
-use super::{Connection, Output, print};
+use super::{Connection, Output, decision_node::decision_node, print};
 use crate::api::plane::{DirectiveRow, Listing, Live, NodeStatus};
 use crate::client::{percent_encoded, with_query};
 use crate::resource::problem::{did_you_mean, one_of};
@@ -39,13 +39,37 @@ pub struct GetOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 #[command(after_help = "\
 Examples:
-  penstock describe targetset web         with the share of each target")]
+  penstock describe targetset web         with the share of each target
+  penstock describe decision-node         what it knows of what is in use, and what is late")]
 pub struct DescribeOptions {
-    /// networks, targetsets, endpoints or requirements.
-    #[arg(value_name = "KIND", value_parser = kind_of)]
-    pub kind: Kind,
-    /// Its name.
-    pub name: String,
+    /// networks, targetsets, endpoints, requirements or decision-node.
+    #[arg(value_name = "KIND")]
+    pub what: Described,
+    /// Its name; none for the decision node.
+    pub name: Option<String>,
+    /// table for people, json for programs, yaml without what flows make of it.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// What can be described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Described {
+    /// A resource of a kind.
+    Kind(Kind),
+    /// The decision node.
+    DecisionNode,
+}
+
+impl FromStr for Described {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Described, String> {
+        match text.to_lowercase().as_str() {
+            "decision-node" => Ok(Described::DecisionNode),
+            _ => kind_of(text).map(Described::Kind),
+        }
+    }
 }
 
 /// What can be shown.
@@ -108,7 +132,7 @@ fn one(kind: Kind, name: &str, connection: &Connection) -> Result<Value, Failure
     if reply.status.is_success() { Ok(reply.json()?) } else { Err(super::declined(&reply)) }
 }
 
-fn print_json(value: &Value) {
+pub(super) fn print_json(value: &Value) {
     print(&(serde_json::to_string_pretty(value).expect("JSON prints") + "\n"));
 }
 
@@ -398,15 +422,40 @@ fn shards_table(status: &NodeStatus) -> String {
     table::text(&rows)
 }
 
-/// Shows one resource with what flows make of it.
+/// Shows one resource with what flows make of it, or the decision node.
 pub(super) fn describe(options: &DescribeOptions, connection: &Connection) -> Result<(), Failure> {
-    let mut value = one(options.kind, &options.name, connection)?;
+    match (options.what, &options.name) {
+        (Described::Kind(kind), Some(name)) => resource(kind, name, options.output, connection),
+        (Described::DecisionNode, None) => decision_node(options.output, connection),
+        (Described::Kind(kind), None) => {
+            let text = format!("error: which one? see `penstock get {}`", plural(kind));
+            Err(Failure::new(Exit::Usage, text))
+        }
+        (Described::DecisionNode, Some(_)) => {
+            Err(Failure::new(Exit::Usage, "error: this takes no name; leave it out"))
+        }
+    }
+}
+
+fn resource(
+    kind: Kind,
+    name: &str,
+    output: Output,
+    connection: &Connection,
+) -> Result<(), Failure> {
+    let mut value = one(kind, name, connection)?;
+    if output == Output::Json {
+        print_json(&value);
+        return Ok(());
+    }
     let live = value["status"]["live"].take();
     if let Some(status) = value["status"].as_object_mut() {
         status.remove("live");
     }
     let mut out = show::yaml(&value);
-    if let Ok(live) = serde_json::from_value::<Live>(live) {
+    if let Ok(live) = serde_json::from_value::<Live>(live)
+        && output == Output::Table
+    {
         write!(out, "\n{}", live_text(&live)).expect("writing to a String succeeds");
     }
     print(&out);

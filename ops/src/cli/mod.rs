@@ -3,6 +3,7 @@
 
 mod apply;
 pub mod bench;
+mod decision_node;
 pub mod exit;
 pub mod flow;
 pub mod get;
@@ -65,7 +66,7 @@ pub enum Command {
     Apply(ApplyOptions),
     /// Show resources, directives or the node
     Get(get::GetOptions),
-    /// Show one resource with all that is known
+    /// Show one resource, or the decision node, with all that is known
     Describe(get::DescribeOptions),
     /// Delete resources
     Delete(DeleteOptions),

@@ -13,9 +13,9 @@ use penstock_actors::recovery::RecoveryError;
 use penstock_actors::seam::{JournalError, Outlet, Position};
 use penstock_actors::shell::clock::Clock;
 use penstock_actors::shell::host::{HostSetup, spawn};
-use penstock_event_schema::event::flow::Resource;
 use penstock_event_schema::flow::SlotHash;
-use penstock_event_schema::id::{DirectiveId, SlotId, Time};
+use penstock_event_schema::id::{DecisionNodeId, DirectiveId, SlotId, Time};
+use penstock_event_schema::message::summary::{Cut, CutRequest};
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use ractor::{ActorCell, SpawnErr};
 use std::net::IpAddr;
@@ -51,8 +51,10 @@ pub enum StartError {
     Spawn(#[from] SpawnErr),
 }
 
-/// What live flows hold, by directive.
-pub type Held = Vec<(DirectiveId, Vec<Resource>)>;
+/// A cut of all that a slot holds: what a decision node must know at its start.
+pub fn first_cut(slot: &Slot) -> Cut {
+    slot.cut(&CutRequest { node: DecisionNodeId(0), ask: 0, from: None })
+}
 
 const NETWORKS: TopicPartition = TopicPartition { topic: Topic::Network, number: 0 };
 
@@ -123,39 +125,42 @@ impl Hosts {
         Ok(catalog)
     }
 
-    /// Starts the host of all slots, and says what their flows hold.
+    /// Starts the host of all slots, and says what their flows hold. Nothing that was decided
+    /// before is on its way to slots that have not yet started.
     ///
     /// # Errors
     /// Their records do not make a state.
-    pub async fn slots(&self, supervisor: ActorCell) -> Result<Held, StartError> {
+    pub async fn slots(&self, supervisor: ActorCell) -> Result<Vec<Cut>, StartError> {
         let mut drivers = Vec::new();
-        let mut held = Vec::new();
+        let mut cuts = Vec::new();
+        let run = self.seed.wrapping_add(self.clock.now().0);
         for number in 0..self.hash.slots() {
             let machine = Slot::new(SlotSetup {
                 id: SlotId(number),
                 hash: self.hash.clone(),
+                run,
                 trackers: Arc::from([self.name.clone()]),
                 limits: SlotLimits::default(),
             });
             let driver = self.recover(machine, slot(number))?;
-            held.extend(driver.machine().held());
+            cuts.push(first_cut(driver.machine()));
             drivers.push(driver);
         }
         let setup = self.host(drivers, SlotOutlet(self.wiring.clone()));
         let (host, _) = self.tier.run(spawn(None, setup, Some(supervisor))).await?;
         self.wiring.set_slots(host);
-        Ok(held)
+        Ok(cuts)
     }
 
-    /// Starts the decision host, which follows `catalog` and knows what live flows hold before
-    /// it decides anything.
+    /// Starts the decision host, which follows `catalog` and knows what live flows hold by
+    /// `cuts` before it decides anything.
     ///
     /// # Errors
     /// The actor did not start.
     pub async fn decision(
         &self,
         catalog: &Catalog,
-        held: Held,
+        cuts: Vec<Cut>,
         supervisor: ActorCell,
     ) -> Result<(), StartError> {
         let now = self.clock.now();
@@ -165,10 +170,7 @@ impl Hosts {
         let setup = self.setup(slot(u16::MAX));
         let mut driver = Driver::resume(machine, setup, Position::default(), now);
         let configure = catalog.snapshot().into_iter().map(decision::Command::Configure);
-        let hold = held
-            .into_iter()
-            .map(|(directive, resources)| decision::Command::Hold { directive, resources });
-        for command in configure.chain(hold) {
+        for command in configure.chain([decision::Command::Begin(cuts)]) {
             driver.handle(Input::Command { command, reply: None }, now);
         }
         let setup = HostSetup {

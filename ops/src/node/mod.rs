@@ -8,6 +8,7 @@
 //!             └─ Dataplane ── shards  underlay     the kernel's routes and neighbours
 //! ```
 
+mod collection;
 pub mod dataplane;
 pub mod detach;
 mod flows;

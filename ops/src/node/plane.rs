@@ -1,11 +1,12 @@
 //! The node as the API sees it.
 
+use super::collection;
 use super::dataplane::{DataplaneMessage, DataplaneStatus};
 use super::flows;
 use super::wiring::Wiring;
 use crate::api::plane::{
-    Answer, DirectiveRow, FieldRefusal, FlowFilter, FlowRow, Invalidate, JournalStatus, Listing,
-    Live, LiveTarget, NodeStatus, Outcome, Plane, Stored, Unavailable,
+    Answer, DecisionNodeStatus, DirectiveRow, FieldRefusal, FlowFilter, FlowRow, Invalidate,
+    JournalStatus, Listing, Live, LiveTarget, NodeStatus, Outcome, Plane, Stored, Unavailable,
 };
 use crate::config::NodeConfig;
 use crate::resource::{Kind, Resource};
@@ -287,6 +288,13 @@ impl Plane for NodePlane {
             shards: dataplane.shard_rows(),
             journal: JournalStatus { kind: "embedded".into(), accepted, durable },
         })
+    }
+
+    async fn decision_node(&self) -> Answer<DecisionNodeStatus> {
+        let decision = self.wiring.decision().ok_or_else(ended)?;
+        let now = self.clock.now();
+        let read = decision.read(move |all| all.next().map(|one| collection::status(one, now)));
+        read.await.flatten().ok_or_else(ended)
     }
 
     async fn invalidate(&self, what: Invalidate) -> Answer<()> {

@@ -2,7 +2,7 @@
 //! what goes on dying stops the node, with the reason.
 
 use super::dataplane::{Dataplane, DataplaneArguments, DataplaneMessage};
-use super::hosts::Hosts;
+use super::hosts::{Hosts, first_cut};
 use super::underlay::{self, Reader, Underlay};
 use crate::config::NodeConfig;
 use ractor::{
@@ -72,8 +72,8 @@ impl Actor for Supervisor {
         let addresses: Vec<_> = underlay.addresses.iter().copied().collect();
         hosts.wiring.set_kernel_addresses(addresses.clone());
         let catalog = hosts.networks(addresses, cell.clone()).await?;
-        let held = hosts.slots(cell.clone()).await?;
-        hosts.decision(&catalog, held, cell.clone()).await?;
+        let cuts = hosts.slots(cell.clone()).await?;
+        hosts.decision(&catalog, cuts, cell.clone()).await?;
         let arguments = DataplaneArguments {
             config,
             clock: hosts.clock,
@@ -174,9 +174,10 @@ impl SupervisorState {
             self.hosts.slots(me.clone()).await.map_err(failed)?;
             self.slots = self.hosts.wiring.slots().map_or(id, |host| host.actor().get_id());
             // What was being opened is forgotten with it: the decision node starts anew from
-            // what the recovered flows hold, or their ports would be taken for ever.
+            // what the recovered flows hold, and waits for no cut.
             if let Some(decision) = self.hosts.wiring.decision() {
                 decision.stop();
+                let _ = decision.actor().wait(Some(STOP_PATIENCE)).await;
             }
             self.start_decision(me).await?;
         } else if Some(id) == self.decision() {
@@ -189,16 +190,17 @@ impl SupervisorState {
         self.hosts.wiring.decision().map(|host| host.actor().get_id())
     }
 
-    /// Starts the decision host from what the objects and the live flows say.
+    /// Starts the decision host from what the objects and the live flows say. The one before has
+    /// ended: what it decided came into the slots' mailbox before the question for their cuts.
     async fn start_decision(&self, me: ActorCell) -> Result<(), String> {
         let wiring = &self.hosts.wiring;
         let networks = wiring.networks().ok_or("the networks have stopped")?;
         let catalog = networks.read(|all| all.next().map(|m| m.catalog().clone())).await;
         let catalog = catalog.flatten().ok_or("the networks have stopped")?;
         let slots = wiring.slots().ok_or("the slots have stopped")?;
-        let held = slots.read(|slots| slots.flat_map(|slot| slot.held()).collect()).await;
-        let held = held.ok_or("the slots have stopped")?;
-        let started = self.hosts.decision(&catalog, held, me).await;
+        let cuts = slots.read(|slots| slots.map(first_cut).collect()).await;
+        let cuts = cuts.ok_or("the slots have stopped")?;
+        let started = self.hosts.decision(&catalog, cuts, me).await;
         started.map_err(|error| format!("the decision host cannot be started: {error}"))?;
         wiring.publish_all(&catalog);
         Ok(())

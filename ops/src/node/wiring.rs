@@ -2,8 +2,8 @@
 //! meet: each outlet is one match from effects to addresses.
 //!
 //! What is sent to somebody who is starting again is lost, as a message on a broken link would be.
-//! Packets are asked for again, slots ask each other, and the supervisor says all objects anew; a
-//! `Release` lost here holds its port until the decision host starts again.
+//! Packets are asked for again, slots ask each other, the decision node asks for its next cut, and
+//! the supervisor says all objects anew.
 
 use super::dataplane::DataplaneMessage;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -218,8 +218,8 @@ impl Outlet<Slot> for SlotOutlet {
                         inputs.push(ShardInput::Invalidate(what));
                     }
                 }
-                flow::Effect::Release { directive, resources } => {
-                    decision.push((ONLY, decision::Command::Release { directive, resources }));
+                flow::Effect::Cut { to: _, cut } => {
+                    decision.push((ONLY, decision::Command::Cut(cut)));
                 }
             }
         }
@@ -251,6 +251,7 @@ impl Outlet<Decision> for DecisionOutlet {
     fn deliver(&mut self, effects: &mut Vec<(u32, decision::Effect)>) {
         let commands = effects.drain(..).map(|(_, effect)| match effect {
             decision::Effect::Reply { to, reply } => (driver(to), flow::Command::Decided(reply)),
+            decision::Effect::AskCut { to, request } => (driver(to), flow::Command::Cut(request)),
         });
         self.0.to_slots(commands.collect());
     }

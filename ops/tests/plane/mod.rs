@@ -1,8 +1,9 @@
 //! A node of the tests' own: resources in a map, with the rules that the tests need.
 
 use penstock_ops::api::plane::{
-    Answer, DirectiveRow, FieldRefusal, FlowFilter, FlowRow, Invalidate, JournalStatus, Listing,
-    Live, LiveTarget, NodeStatus, Outcome, Plane, PortStatus, ShardStatus, Stored,
+    Answer, CutAges, DecisionNodeStatus, DirectiveRow, FieldRefusal, FlowFilter, FlowRow,
+    FrozenSlot, Invalidate, JournalStatus, Listing, Live, LiveTarget, NodeStatus, Outcome, Plane,
+    PoolStatus, PortStatus, ShardStatus, Stored,
 };
 use penstock_ops::api::{router, server::Server};
 use penstock_ops::metrics::Metrics;
@@ -170,6 +171,24 @@ impl Plane for Node {
             }],
             journal: JournalStatus { kind: "embedded".into(), accepted: 9, durable: 8 },
             ..NodeStatus::default()
+        })
+    }
+
+    async fn decision_node(&self) -> Answer<DecisionNodeStatus> {
+        Ok(DecisionNodeStatus {
+            iteration: 42,
+            complete: true,
+            directives: 1_300,
+            objects: vec![("ldsCur".into(), 100), ("fssCur".into(), 1_200)],
+            cuts: CutAges { min_ms: Some(3), median_ms: Some(480), max_ms: Some(2_400) },
+            frozen: vec![FrozenSlot { slot: 7, missed: 2, age_ms: Some(2_400) }],
+            ports_used: 32,
+            pools: vec![PoolStatus {
+                requirement: "out".into(),
+                places: 64,
+                used: 32,
+                busiest: 16,
+            }],
         })
     }
 
