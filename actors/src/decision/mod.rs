@@ -8,6 +8,7 @@
 //! - [`ports`] the search for a free pool port
 //! - [`targets`] Maglev tables, and the less loaded of two
 //! - [`choose`] composes a requirement's chain into one directive
+//! - [`recompute`] makes a recorded choice again, to hold it against its record
 //!
 //! A decision is in the collection before its reply leaves, so two decisions of this node never
 //! give out the same port. What the collection cannot know (the decisions before a restart, until
@@ -19,6 +20,7 @@
 pub mod aggregate;
 pub mod choose;
 pub mod ports;
+pub mod recompute;
 pub mod targets;
 
 use crate::machine::{Commit, Context, Machine, MachineEvent};

@@ -9,8 +9,8 @@ use super::table::Found;
 use crate::machine::Context;
 use penstock_event_schema::directive::Directive;
 use penstock_event_schema::event::flow::{
-    CloseReason, FlowClosed, FlowEvent, FlowOpened, RefusalReason, ReverseBound, ReverseReleased,
-    Trackers,
+    CloseReason, FlowClosed, FlowEvent, FlowOpened, RefusalReason, Resource, ReverseBound,
+    ReverseReleased, Trackers,
 };
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{DirectiveId, Time};
@@ -81,12 +81,12 @@ impl Slot {
             DecisionReply::Propose(proposal) => {
                 let id = proposal.directive.id;
                 match self.find(&proposal.directive.flow) {
-                    Found::Opening(_, Opening { phase: Phase::Asking, ask, .. })
+                    Found::Opening(_, Opening { phase: Phase::Asking, ask, excluded, .. })
                         if *ask == proposal.ask =>
                     {
                         Some(match proposal.directive.reverse {
                             Some(_) => Event::Proposed(proposal),
-                            None => Event::Recorded(self.open(&proposal, &[])),
+                            None => Event::Recorded(self.open(&proposal, excluded, &[])),
                         })
                     }
                     Found::Opening(_, Opening { phase: Phase::Binding(held), .. })
@@ -109,11 +109,12 @@ impl Slot {
         }
     }
 
-    fn open(&self, proposal: &Proposal, reverse: &[String]) -> FlowEvent {
+    fn open(&self, proposal: &Proposal, excluded: &[Resource], reverse: &[String]) -> FlowEvent {
         FlowEvent::FlowOpened(FlowOpened {
             directive: Arc::clone(&proposal.directive),
             resources: proposal.resources.clone(),
             choices: proposal.choices.clone(),
+            excluded: excluded.to_vec(),
             trackers: Trackers { forward: self.setup.trackers.to_vec(), reverse: reverse.to_vec() },
             unknown: proposal.unknown,
             tenant: proposal.tenant.clone(),
@@ -209,7 +210,7 @@ impl Slot {
         };
         let policy = proposal.unknown;
         Some(match outcome {
-            BindOutcome::Bound => Event::Recorded(self.open(proposal, trackers)),
+            BindOutcome::Bound => Event::Recorded(self.open(proposal, &opening.excluded, trackers)),
             BindOutcome::Taken if opening.refused + 1 < self.setup.limits.attempts_max => {
                 Event::Retried { flow: *flow, ask: context.seed }
             }
