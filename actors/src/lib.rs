@@ -6,6 +6,7 @@
 //! | [`network`], [`flow`], [`decision`] | the protocols | nothing |
 //! | [`driver`] | numbers, seals and fences records; releases effects | nothing |
 //! | [`recovery`] | from records back to a driver | a journal |
+//! | [`replay`] | from a data folder to the state of a moment | the disk, to read |
 //! | [`seam`] | the traits of what lies outside | nothing |
 //! | [`journal`] | RocksDB, a simulated journal, and none | the disk |
 //! | [`shell`] | hosts: the actors around drivers | the runtime, the clock |
@@ -17,5 +18,6 @@ pub mod journal;
 pub mod machine;
 pub mod network;
 pub mod recovery;
+pub mod replay;
 pub mod seam;
 pub mod shell;

@@ -89,13 +89,28 @@ impl<M: Machine> Recovery<M> {
         let unreadable = |error| RecoveryError::Unreadable { after: self.place(), error };
         let view = RecordView::new(bytes).map_err(unreadable)?;
         let envelope = view.envelope().map_err(unreadable)?;
+        self.take_read(&envelope, &view, |_| {})
+    }
+
+    /// Takes the next record, whose envelope has been read already, and shows its event before
+    /// the machine has it. A record of a deposed writer is not shown.
+    ///
+    /// # Errors
+    /// As [`Recovery::take`].
+    pub fn take_read(
+        &mut self,
+        envelope: &Envelope,
+        view: &RecordView<'_>,
+        see: impl FnOnce(&<M::Event as MachineEvent>::Recorded),
+    ) -> Result<(), RecoveryError> {
         if envelope.epoch < self.position.epoch {
             // A deposed writer's: void, whatever it says.
             self.void += 1;
             return Ok(());
         }
-        self.verify(&envelope, &view)?;
-        let recorded = <M::Event as MachineEvent>::Recorded::decode(&envelope, view.value)?;
+        self.verify(envelope, view)?;
+        let recorded = <M::Event as MachineEvent>::Recorded::decode(envelope, view.value)?;
+        see(&recorded);
         self.machine.evolve(&M::Event::from_recorded(recorded), envelope.time);
         self.position = Position {
             epoch: envelope.epoch,
@@ -136,6 +151,11 @@ impl<M: Machine> Recovery<M> {
     /// Records that were passed over because a deposed writer wrote them.
     pub fn void(&self) -> u64 {
         self.void
+    }
+
+    /// What the records taken so far make.
+    pub fn machine(&self) -> &M {
+        &self.machine
     }
 
     /// Begins the next reign.

@@ -175,6 +175,7 @@ fn flow_events() -> Vec<FlowEvent> {
             directive: directive.clone().into(),
             resources,
             choices,
+            excluded: Vec::new(),
             trackers,
             unknown,
             tenant: String::new(),
@@ -233,6 +234,20 @@ fn flow_events() -> Vec<FlowEvent> {
             partition: partition.clone(),
         }),
     ];
+    let retried = match &events[2] {
+        FlowEvent::FlowOpened(opened) => {
+            let mut retried = opened.clone();
+            retried.excluded = vec![Resource::Port {
+                address: "10.2.0.100".parse().expect("an address"),
+                port: 19_999,
+                protocol: Protocol::TCP,
+                toward: end("10.2.0.11:8080"),
+            }];
+            FlowEvent::FlowOpened(retried)
+        }
+        other => panic!("{} is no opening", other.kind()),
+    };
+    events.push(retried);
     use CloseReason::{Finished, Idle, Removed, Reset};
     events.extend([Finished, Reset, Idle, Removed].map(|reason| {
         FlowEvent::FlowClosed(FlowClosed {

@@ -54,6 +54,17 @@ fn arguments() {
     );
     check("flow list --protocol sctp", Err("is no protocol"));
     check(
+        "flow explain clients/udp/10.0.0.1:5>10.0.0.2:53 -o json",
+        Ok("network: Some(\"clients\"), protocol: Some(udp), source: 10.0.0.1:5"),
+    );
+    check("flow explain 10.0.0.1>10.0.0.2", Err("is no flow: write SOURCE:PORT"));
+    check("replay --data d --verify", Ok("verify: true, output: Table, question: None"));
+    check(
+        "replay --data d --until penstock.flow/1/2/3 get networks",
+        Ok("until: Some(Record(TopicPartition { topic: Flow, number: 1 }, Seq(3)))"),
+    );
+    check("replay", Err("--data <DIR>"));
+    check(
         "node --config n.yaml --print-config",
         Ok("config: \"n.yaml\", print_config: true, log_format: Text"),
     );
@@ -202,6 +213,13 @@ async fn a_session() {
         "1 of 2; more with --limit\n",
     );
     check("flow list -o json", "", 0, "\"total\": 2", "");
+    check(
+        "flow explain 10.0.0.1:5>10.0.0.2:53",
+        "",
+        6,
+        "",
+        "error: nothing is known of the flow 10.0.0.1:5>10.0.0.2:53; see `penstock flow list`\n",
+    );
     check("get node name", "", 2, "", "this takes no name");
     let backup = penstock(&socket, &["get", "all", "-o", "yaml"], "").1;
     check("apply -f -", &backup, 0, "unchanged", "");

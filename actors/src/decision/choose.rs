@@ -2,18 +2,45 @@
 //! taken toward the chosen end, then the source, then what is set on every packet.
 
 use super::aggregate::Collection;
-use super::ports::{Wanted, has_ports};
+use super::ports::{Found, Wanted, has_ports};
 use super::targets::Tables;
 use crate::network::Catalog;
 use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::event::flow::{Choice, RefusalReason, Resource};
 use penstock_event_schema::flow::{FlowKey, Protocol, SlotHash};
-use penstock_event_schema::id::{DirectiveId, NetworkId, TargetSetId};
+use penstock_event_schema::id::{DirectiveId, NetworkId, TargetId, TargetSetId};
 use penstock_event_schema::message::decision::{DecisionRequest, Proposal};
 use penstock_event_schema::requirement::{
     AnycastPolicy, Requirement, SourceSubstitution, Transform, UnknownPolicy,
 };
 use std::net::SocketAddr;
+
+/// What is in use, as a choice asks for it: the collection where a flow is decided, what the
+/// event says of it where the choice is made again.
+pub trait Occupancy {
+    /// Whether enough is known to say which ports are free.
+    fn is_complete(&self) -> bool;
+
+    /// Live flows of a target.
+    fn count(&self, target: TargetId) -> u32;
+
+    /// A free pool port.
+    fn free_port(&self, wanted: &Wanted<'_>) -> Option<Found>;
+}
+
+impl Occupancy for Collection {
+    fn is_complete(&self) -> bool {
+        self.is_complete()
+    }
+
+    fn count(&self, target: TargetId) -> u32 {
+        self.count(target)
+    }
+
+    fn free_port(&self, wanted: &Wanted<'_>) -> Option<Found> {
+        wanted.search(self)
+    }
+}
 
 /// All that a choice looks at.
 pub struct Chooser<'a> {
@@ -22,7 +49,7 @@ pub struct Chooser<'a> {
     /// The tables of its target sets.
     pub tables: &'a Tables,
     /// What is in use.
-    pub collection: &'a Collection,
+    pub collection: &'a dyn Occupancy,
     /// The cluster's keyed hash.
     pub hash: &'a SlotHash,
     /// How long after the question a proposal may be taken up.
@@ -200,7 +227,7 @@ impl Chooser<'_> {
             flow_hash: draft.hash,
             excluded: draft.excluded,
         };
-        let found = wanted.search(self.collection).ok_or(RefusalReason::PoolExhausted)?;
+        let found = self.collection.free_port(&wanted).ok_or(RefusalReason::PoolExhausted)?;
         draft.egress = pool.egress;
         draft.source = SocketAddr::new(found.taken.0, found.taken.1);
         draft.resources.push(Resource::Port {

@@ -10,6 +10,7 @@
 //! - [`ports`] the search for a free pool port
 //! - [`targets`] Maglev tables, and the less loaded of two
 //! - [`choose`] composes a requirement's chain into one directive
+//! - [`recompute`] makes a recorded choice again, to hold it against its record
 //!
 //! A decision is in the collection before its reply leaves, so two decisions of this node never
 //! give out the same port. After a start, ports are given out once two cuts of every slot have
@@ -25,6 +26,7 @@ pub mod choose;
 mod generations;
 pub mod iteration;
 pub mod ports;
+pub mod recompute;
 pub mod targets;
 
 use crate::machine::{Commit, Context, Machine, MachineEvent};

@@ -119,7 +119,7 @@ impl PortSet {
 }
 
 /// What is looked for.
-pub(super) struct Wanted<'a> {
+pub struct Wanted<'a> {
     /// The pool.
     pub(super) pool: &'a SourceSubstitution,
     /// The protocol.
@@ -138,7 +138,7 @@ pub(super) struct Wanted<'a> {
 
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub struct Found {
     /// Where the search began.
     pub(super) start: (IpAddr, u16),
     /// Places passed over.
@@ -147,28 +147,75 @@ pub(super) struct Found {
     pub(super) taken: (IpAddr, u16),
 }
 
+/// Where a search begins within the range.
+struct Begin {
+    at: u16,
+    /// Whether the own port is tried before all others.
+    preserved: bool,
+}
+
 impl Wanted<'_> {
     /// The first free place: the own port at the first address, if it is to be preserved; then
     /// all ports of the range from the start on, address by address.
     pub(super) fn search(&self, collection: &Collection) -> Option<Found> {
-        let is_ipv4 = self.toward.is_ipv4();
-        let addresses = || self.pool.pool.iter().copied().filter(|a| a.is_ipv4() == is_ipv4);
-        let count = addresses().count();
-        if count == 0 {
-            return None;
+        self.search_in(|address| collection.ports(address, self.protocol, self.toward))
+    }
+
+    /// What the search finds when the first `skipped` places of its order are used and no other
+    /// is: how a recorded choice is made again.
+    pub(super) fn search_behind(&self, skipped: u32) -> Option<Found> {
+        let mut used: Vec<(IpAddr, PortSet)> = Vec::new();
+        for (address, port) in self.places().take(skipped as usize) {
+            match used.last_mut().filter(|(held, _)| *held == address) {
+                Some((_, ports)) => ports.insert(port),
+                None => {
+                    used.push((address, PortSet::default()));
+                    used.last_mut().is_some_and(|(_, ports)| ports.insert(port))
+                }
+            };
         }
-        let first_address = (self.source_hash % count as u64) as usize;
-        let in_order = addresses().cycle().skip(first_address).take(count);
+        let ports =
+            |address| used.iter().find(|(held, _)| *held == address).map(|(_, ports)| ports);
+        self.search_in(ports)
+    }
+
+    /// All places in the order of the search.
+    fn places(&self) -> impl Iterator<Item = (IpAddr, u16)> {
         let (first, last) = self.range();
-        let size = u32::from(last - first) + 1;
-        let hashed = first + (self.flow_hash % u64::from(size)) as u16;
+        let Begin { at, preserved } = self.begin();
+        let outside = preserved && !(first..=last).contains(&self.own_port);
+        let own = self.addresses().next().filter(|_| outside).map(|a| (a, self.own_port));
+        let of_one = move |address| (at..=last).chain(first..at).map(move |port| (address, port));
+        own.into_iter().chain(self.addresses().flat_map(of_one))
+    }
+
+    /// The pool's addresses of the flow's IP version, from the one that its source begins at.
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let is_ipv4 = self.toward.is_ipv4();
+        let all = self.pool.pool.iter().copied().filter(move |a| a.is_ipv4() == is_ipv4);
+        let count = all.clone().count();
+        let first = (self.source_hash % count.max(1) as u64) as usize;
+        all.cycle().skip(first).take(count)
+    }
+
+    fn begin(&self) -> Begin {
+        let (first, last) = self.range();
+        let size = u64::from(last - first) + 1;
+        let hashed = first + (self.flow_hash % size) as u16;
         let preserved = self.pool.preserve_port && self.own_port != 0 && has_ports(self.protocol);
         let in_range = (first..=last).contains(&self.own_port);
-        let begin = if preserved && in_range { self.own_port } else { hashed };
+        Begin { at: if preserved && in_range { self.own_port } else { hashed }, preserved }
+    }
+
+    fn search_in<'u>(&self, ports: impl Fn(IpAddr) -> Option<&'u PortSet>) -> Option<Found> {
+        let (first, last) = self.range();
+        let size = u32::from(last - first) + 1;
+        let in_range = (first..=last).contains(&self.own_port);
+        let Begin { at: begin, preserved } = self.begin();
         let mut start = None;
         let mut skipped = 0;
-        for address in in_order {
-            let used = collection.ports(address, self.protocol, self.toward);
+        for address in self.addresses() {
+            let used = ports(address);
             if start.is_none() {
                 start = Some((address, if preserved { self.own_port } else { begin }));
                 if preserved && !in_range {

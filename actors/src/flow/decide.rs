@@ -9,8 +9,8 @@ use super::table::Found;
 use crate::machine::Context;
 use penstock_event_schema::directive::Directive;
 use penstock_event_schema::event::flow::{
-    CloseReason, FlowClosed, FlowEvent, FlowOpened, RefusalReason, ReverseBound, ReverseReleased,
-    Trackers,
+    CloseReason, FlowClosed, FlowEvent, FlowOpened, RefusalReason, Resource, ReverseBound,
+    ReverseReleased, Trackers,
 };
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{DirectiveId, Time};
@@ -83,9 +83,10 @@ impl Slot {
     fn decided(&self, reply: DecisionReply, context: &Context) -> Option<Event> {
         match reply {
             DecisionReply::Propose(proposal) => match self.find(&proposal.directive.flow) {
-                Found::Opening(_, Opening { phase: Phase::Asking, ask, questioned, .. })
-                    if *ask == proposal.ask =>
-                {
+                Found::Opening(
+                    _,
+                    Opening { phase: Phase::Asking, ask, questioned, excluded, .. },
+                ) if *ask == proposal.ask => {
                     let flow = proposal.directive.flow;
                     // By then the decision node may have given it to somebody else.
                     if questioned.plus_ms(proposal.first_use_ms_max) < context.now {
@@ -93,7 +94,7 @@ impl Slot {
                     }
                     Some(match proposal.directive.reverse {
                         Some(_) => Event::Proposed(proposal),
-                        None => Event::Recorded(self.open(&proposal, &[])),
+                        None => Event::Recorded(self.open(&proposal, excluded, &[])),
                     })
                 }
                 _ => None,
@@ -109,11 +110,12 @@ impl Slot {
         }
     }
 
-    fn open(&self, proposal: &Proposal, reverse: &[String]) -> FlowEvent {
+    fn open(&self, proposal: &Proposal, excluded: &[Resource], reverse: &[String]) -> FlowEvent {
         FlowEvent::FlowOpened(FlowOpened {
             directive: Arc::clone(&proposal.directive),
             resources: proposal.resources.clone(),
             choices: proposal.choices.clone(),
+            excluded: excluded.to_vec(),
             trackers: Trackers { forward: self.setup.trackers.to_vec(), reverse: reverse.to_vec() },
             unknown: proposal.unknown,
             tenant: proposal.tenant.clone(),
@@ -209,7 +211,7 @@ impl Slot {
         };
         let policy = proposal.unknown;
         Some(match outcome {
-            BindOutcome::Bound => Event::Recorded(self.open(proposal, trackers)),
+            BindOutcome::Bound => Event::Recorded(self.open(proposal, &opening.excluded, trackers)),
             BindOutcome::Taken if opening.refused + 1 < self.setup.limits.attempts_max => {
                 Event::Retried { flow: *flow, ask: context.seed }
             }

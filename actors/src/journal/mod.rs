@@ -6,6 +6,8 @@
 //! | [`simulated`] | tests and the simulation: pure, deterministic, with faults |
 //! | [`none`] | machines that record nothing |
 //!
+//! [`search`] finds records by their times.
+//!
 //! [`rate`] measures how many records a second go through drivers and the embedded one.
 //!
 //! `tests/journal_contract.rs` holds the first two to the same promises.
@@ -16,5 +18,6 @@ mod commit;
 pub mod embedded;
 pub mod none;
 pub mod rate;
+pub mod search;
 pub mod simulated;
 pub mod store;

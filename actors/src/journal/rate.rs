@@ -282,6 +282,7 @@ fn opened(directive: Arc<Directive>, flow: u64, tenant: String, partition: Strin
             Choice::Maglev { generation: Generation(1), hash: flow, target },
             Choice::Port { start: (address, port), skipped: 0, taken: (address, port) },
         ],
+        excluded: Vec::new(),
         trackers: Trackers { forward: vec!["node-1".into()], reverse: vec!["node-1".into()] },
         unknown: UnknownPolicy::Reset,
         tenant,

@@ -12,8 +12,9 @@ use penstock_event_schema::envelope::RecordView;
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, DBRecoveryMode,
-    Error, LogLevel, Options, ReadOptions, UniversalCompactOptions, WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, DBRawIterator,
+    DBRecoveryMode, Error, LogLevel, Options, ReadOptions, UniversalCompactOptions, WriteBatch,
+    WriteOptions,
 };
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -42,12 +43,12 @@ impl Default for StoreLimits {
     }
 }
 
-/// An open data folder. No other process has it as long as this lives.
+/// An open data folder. No other process writes it as long as this lives.
 pub struct Store {
     db: DB,
     folder: PathBuf,
     // Behind `db`, so that it is dropped after it.
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 /// The lock is the kernel's, so it ends with its holder; the file only says who that is.
@@ -82,22 +83,43 @@ impl Store {
         let path = folder.join("store");
         let db = DB::open_cf_descriptors(&store_options(limits), &path, families())
             .map_err(|error| damaged_or_failed(folder, &error))?;
+        let store = Store { db, folder: folder.to_owned(), _lock: Some(lock) };
+        if !store.check_format()? {
+            let format = FORMAT.to_string();
+            let written = store.db.put_opt(FORMAT_KEY, format, &write_options(true));
+            written.map_err(|error| store_error(&error))?;
+        }
+        Ok(store)
+    }
+
+    /// Opens the folder to read: nothing in it is made or changed.
+    ///
+    /// # Errors
+    /// There is no journal, a node has the folder, or as [`Store::open`].
+    pub fn open_to_read(folder: &Path) -> Result<Store, JournalError> {
+        let path = folder.join("store");
+        if !path.join("CURRENT").exists() {
+            let error = "it holds no journal; name the `dataDirectory` of a node".to_owned();
+            return Err(JournalError::Folder { folder: folder.to_owned(), error });
+        }
+        let lock = lock_to_read(folder)?;
+        let mut options = store_options(StoreLimits::default());
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let db = DB::open_cf_for_read_only(&options, &path, [JOURNAL], false)
+            .map_err(|error| damaged_or_failed(folder, &error))?;
         let store = Store { db, folder: folder.to_owned(), _lock: lock };
         store.check_format()?;
         Ok(store)
     }
 
-    fn check_format(&self) -> Result<(), JournalError> {
+    /// Whether the folder says a format, and that it is one known here.
+    fn check_format(&self) -> Result<bool, JournalError> {
         let stored = self.db.get(FORMAT_KEY).map_err(|error| store_error(&error))?;
-        let Some(stored) = stored else {
-            return self
-                .db
-                .put_opt(FORMAT_KEY, FORMAT.to_string(), &write_options(true))
-                .map_err(|error| store_error(&error));
-        };
+        let Some(stored) = stored else { return Ok(false) };
         let found = String::from_utf8_lossy(&stored).into_owned();
         match found.parse::<u32>() {
-            Ok(format) if format <= FORMAT => Ok(()),
+            Ok(format) if format <= FORMAT => Ok(true),
             _ => Err(JournalError::Newer { folder: self.folder.clone(), found, known: FORMAT }),
         }
     }
@@ -150,12 +172,73 @@ impl Store {
         })
     }
 
+    /// The records of a topic partition, from the first on.
+    pub fn records(&self, at: TopicPartition) -> Records<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(end(at));
+        options.set_readahead_size(1 << 20);
+        let mut iterator = self.db.raw_iterator_cf_opt(self.journal(), options);
+        iterator.seek(key(at, Seq(0)));
+        Records { at, iterator }
+    }
+
+    /// The topic partitions that hold records, in order.
+    ///
+    /// # Errors
+    /// The store cannot be read, or has keys that are not the journal's.
+    pub fn topic_partitions(&self) -> Result<Vec<TopicPartition>, JournalError> {
+        let mut found = Vec::new();
+        let mut records = self.db.raw_iterator_cf(self.journal());
+        records.seek_to_first();
+        while let Some(stored) = records.key() {
+            let at = place_of(stored).ok_or_else(|| JournalError::Damaged {
+                record: format!("key {stored:02x?}"),
+                error: "it names no topic partition known here".into(),
+            })?;
+            found.push(at);
+            records.seek(end(at));
+        }
+        records.status().map_err(|error| store_error(&error))?;
+        Ok(found)
+    }
+
     /// Where a topic partition stands.
     ///
     /// # Errors
     /// The store cannot be read, or the last record is no record.
     pub fn last(&self, at: TopicPartition) -> Result<Position, JournalError> {
         last(&self.db, self.journal(), at)
+    }
+}
+
+/// Walks over the records of a topic partition; see [`Store::records`].
+pub struct Records<'a> {
+    at: TopicPartition,
+    iterator: DBRawIterator<'a>,
+}
+
+impl Records<'_> {
+    /// The record at which it stands, with its number; none behind the last one.
+    ///
+    /// # Errors
+    /// The store cannot be read; the error names the topic partition.
+    pub fn record(&self) -> Result<Option<(Seq, &[u8])>, JournalError> {
+        if let Some((key, bytes)) = self.iterator.item() {
+            return Ok(Some((seq_of(key), bytes)));
+        }
+        let damaged = |error: Error| JournalError::Damaged {
+            record: self.at.to_string(),
+            error: error.into_string(),
+        };
+        self.iterator.status().map_err(damaged)?;
+        Ok(None)
+    }
+
+    /// Goes on to the next record.
+    pub fn advance(&mut self) {
+        if self.iterator.valid() {
+            self.iterator.next();
+        }
     }
 }
 
@@ -195,6 +278,12 @@ fn end(at: TopicPartition) -> [u8; KEY_SIZE] {
 fn seq_of(key: &[u8]) -> Seq {
     let seq = key.get(3..KEY_SIZE).expect("keys of the column family are written by `key` only");
     Seq(u64::from_be_bytes(seq.try_into().expect("eight bytes were cut out")))
+}
+
+fn place_of(key: &[u8]) -> Option<TopicPartition> {
+    let topic = Topic::ALL.into_iter().find(|topic| Some(&topic.number()) == key.first())?;
+    let number = u16::from_be_bytes(key.get(1..3)?.try_into().ok()?);
+    Some(TopicPartition { topic, number })
 }
 
 fn write_options(sync: bool) -> WriteOptions {
@@ -252,7 +341,7 @@ fn lock(folder: &Path) -> Result<Lock, JournalError> {
         folder: folder.to_owned(),
         error: error.to_string(),
     };
-    let mut file = File::options()
+    let file = File::options()
         .create(true)
         .truncate(false)
         .read(true)
@@ -261,12 +350,7 @@ fn lock(folder: &Path) -> Result<Lock, JournalError> {
         .map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut process = String::new();
-            let told = file.read_to_string(&mut process).is_ok() && !process.trim().is_empty();
-            let process = if told { process.trim().to_owned() } else { "unknown".to_owned() };
-            return Err(JournalError::Locked { folder: folder.to_owned(), process });
-        }
+        Err(TryLockError::WouldBlock) => return Err(locked(folder, file)),
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
     let mut lock = Lock(file);
@@ -274,6 +358,32 @@ fn lock(folder: &Path) -> Result<Lock, JournalError> {
     lock.0.seek(SeekFrom::Start(0)).map_err(failed)?;
     writeln!(lock.0, "{}", std::process::id()).map_err(failed)?;
     Ok(lock)
+}
+
+/// A lock that keeps writers out and lets other readers in; none where no node ever was, as in a
+/// copy without it.
+fn lock_to_read(folder: &Path) -> Result<Option<Lock>, JournalError> {
+    let failed = |error: std::io::Error| JournalError::Folder {
+        folder: folder.to_owned(),
+        error: error.to_string(),
+    };
+    let file = match File::open(folder.join("lock")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(Lock(file))),
+        Err(TryLockError::WouldBlock) => Err(locked(folder, file)),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+fn locked(folder: &Path, mut file: File) -> JournalError {
+    let mut process = String::new();
+    let told = file.read_to_string(&mut process).is_ok() && !process.trim().is_empty();
+    let process = if told { process.trim().to_owned() } else { "unknown".to_owned() };
+    JournalError::Locked { folder: folder.to_owned(), process }
 }
 
 /// Says of a store that does not open how far its records are sound, where that can be found out.
@@ -304,9 +414,7 @@ fn sound_records(db: &DB) -> Vec<String> {
     let mut records = db.raw_iterator_cf(journal);
     records.seek_to_first();
     while let Some((key, _)) = records.item() {
-        let topic = Topic::ALL.into_iter().find(|topic| Some(&topic.number()) == key.first());
-        let (Some(topic), Some(&[high, low])) = (topic, key.get(1..3)) else { break };
-        let at = TopicPartition { topic, number: u16::from_be_bytes([high, low]) };
+        let Some(at) = place_of(key) else { break };
         if let Ok(position) = last(db, journal, at) {
             found.push((position, at));
         }

@@ -191,6 +191,9 @@ pub struct FlowOpened {
     pub resources: Vec<Resource>,
     /// How that was chosen.
     pub choices: Vec<Choice>,
+    /// What earlier attempts proposed and a reverse slot refused: it was not eligible.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<Resource>,
     /// Who remembers it.
     pub trackers: Trackers,
     /// What unknown packets of its requirement get.

@@ -77,6 +77,7 @@ fn opened(directive: &Arc<Directive>) -> FlowEvent {
         directive: directive.clone(),
         resources: vec![Resource::Port { address, port, protocol: Protocol::UDP, toward }],
         choices: Vec::new(),
+        excluded: Vec::new(),
         trackers: Trackers { forward: vec!["node-1".into()], reverse: vec!["node-1".into()] },
         unknown: UnknownPolicy::Reset,
         tenant: String::new(),

@@ -2,6 +2,7 @@
 //!
 //! Rows are what goes over the socket, so the command line reads them back with the same types.
 
+use crate::explain::{FlowPattern, Story};
 use crate::resource::{Kind, Resource};
 use penstock_event_schema::directive::Direction;
 use penstock_event_schema::flow::{FlowKey, Protocol};
@@ -39,6 +40,9 @@ pub trait Plane: Send + Sync + 'static {
 
     /// Live flows that pass `filter`.
     fn flows(&self, filter: FlowFilter) -> impl Future<Output = Answer<Listing<FlowRow>>> + Send;
+
+    /// The whole story of a flow, live or over; none when nothing is known of it.
+    fn explain(&self, flow: FlowPattern) -> impl Future<Output = Answer<Option<Story>>> + Send;
 
     /// What the shards have cached, at most `limit` directions.
     fn directives(

@@ -2,6 +2,7 @@
 
 use super::apply::{self, ApplyResult};
 use super::plane::{FlowFilter, Invalidate, Outcome, Plane, Stored, Unavailable};
+use crate::explain::FlowPattern;
 use crate::metrics::Metrics;
 use crate::resource::{self, Kind, plural, show};
 use axum::Router;
@@ -53,6 +54,7 @@ pub fn router<P: Plane>(plane: P, metrics: Metrics) -> Router {
     Router::new()
         .route("/v1/apply", post(post_apply::<P>))
         .route("/v1/flows", get(get_flows::<P>))
+        .route("/v1/explain", get(get_explain::<P>))
         .route("/v1/directives", get(get_directives::<P>))
         .route("/v1/node", get(get_node::<P>))
         .route("/v1/decision-node", get(get_decision_node::<P>))
@@ -246,6 +248,37 @@ async fn get_flows<P: Plane>(
         Err(message) => invalid(message, known),
         Ok(filter) => match shared.plane.flows(filter).await {
             Ok(listing) => Json(listing).into_response(),
+            Err(unavailable) => unavailable.into_response(),
+        },
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainQuery {
+    flow: String,
+    network: Option<String>,
+}
+
+async fn get_explain<P: Plane>(
+    State(shared): Plain<P>,
+    query: Result<Query<ExplainQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let pattern = match query {
+        Ok(Query(ExplainQuery { flow, network })) => flow.parse().map(|flow: FlowPattern| {
+            let network = network.or(flow.network);
+            FlowPattern { network, ..flow }
+        }),
+        Err(wrong) => Err(wrong.body_text()),
+    };
+    match pattern {
+        Err(message) => invalid(message, "write ?flow=SOURCE:PORT>DESTINATION:PORT"),
+        Ok(pattern) => match shared.plane.explain(pattern.clone()).await {
+            Ok(Some(story)) => Json(story).into_response(),
+            Ok(None) => {
+                let message = format!("nothing is known of the flow {pattern}");
+                error(StatusCode::NOT_FOUND, "not_found", message, "see `penstock flow list`")
+            }
             Err(unavailable) => unavailable.into_response(),
         },
     }

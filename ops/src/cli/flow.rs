@@ -1,10 +1,11 @@
-//! `penstock flow`: the flows that are alive.
+//! `penstock flow`: the flows that are alive, and the story of one.
 
 use super::exit::Failure;
 use super::table::{self, count, duration};
 use super::{Connection, Output, print};
 use crate::api::plane::{FlowRow, Listing};
 use crate::client::with_query;
+use crate::explain::FlowPattern;
 use crate::resource::show;
 use clap::{Args, Subcommand};
 use penstock_event_schema::flow::Protocol;
@@ -24,6 +25,30 @@ pub struct FlowOptions {
 pub enum FlowStep {
     /// List live flows, by slot and key; filters narrow the list
     List(FlowListOptions),
+    /// Tell the whole story of one flow, live or over: why, how it was chosen, what is recorded
+    Explain(FlowExplainOptions),
+}
+
+/// Which flow, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(after_help = "\
+The flow is named as its packets arrive, in either direction, before or after translation. Network
+and protocol may be left out. Of a flow that is over, the last 200 000 records of its slot are
+searched, and the answer says when there are more.
+
+Examples:
+  penstock flow explain '192.168.1.10:40000>10.90.0.80:80'
+  penstock flow explain 'clients/tcp/192.168.1.10:40000>10.90.0.80:80' -o json
+  penstock replay --data copy --until 2026-01-31T08:30:00Z flow explain '10.2.0.11:80>10.2.0.100:20000'")]
+pub struct FlowExplainOptions {
+    /// [NETWORK/][PROTOCOL/]SOURCE:PORT>DESTINATION:PORT, in quotes.
+    pub flow: FlowPattern,
+    /// The network in which its packets arrive, by name or number.
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+    /// table for people, json or yaml for programs.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// Which flows, and how.
@@ -61,7 +86,13 @@ pub struct FlowListOptions {
 
 /// Does it.
 pub(super) fn flow(options: &FlowOptions, connection: &Connection) -> Result<(), Failure> {
-    let FlowStep::List(options) = &options.step;
+    match &options.step {
+        FlowStep::List(options) => list(options, connection),
+        FlowStep::Explain(options) => super::explain::explain(options, connection),
+    }
+}
+
+fn list(options: &FlowListOptions, connection: &Connection) -> Result<(), Failure> {
     let path = with_query(
         "/v1/flows",
         &[

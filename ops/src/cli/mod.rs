@@ -5,16 +5,19 @@ mod apply;
 pub mod bench;
 mod decision_node;
 pub mod exit;
+mod explain;
 pub mod flow;
 pub mod get;
 pub mod lab;
 pub mod node;
+pub mod replay;
 pub mod table;
 
 pub use apply::{ApplyOptions, DeleteOptions};
 
 use crate::client::{Client, Error, Reply};
 use crate::config::{API_SOCKET, RUN_DIRECTORY};
+use axum::Router;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use exit::{Exit, Failure};
 use hyper::StatusCode;
@@ -44,6 +47,7 @@ First steps:
   penstock apply -f web.yaml              change it
   penstock get requirements               see what is there
   penstock flow list                      see what flows
+  penstock replay --data DIR --verify     rebuild it from the journal, and check every decision
 
 Exit codes:
   0  done
@@ -70,8 +74,10 @@ pub enum Command {
     Describe(get::DescribeOptions),
     /// Delete resources
     Delete(DeleteOptions),
-    /// Look at live flows
+    /// Look at live flows, or at one flow's whole story
     Flow(flow::FlowOptions),
+    /// Rebuild and ask what a data folder recorded, now or at a past moment
+    Replay(replay::ReplayOptions),
     /// Real packets on this machine
     Lab(lab::Options),
     /// Measure
@@ -117,7 +123,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let connection = Connection { client: Client::new(&arguments.socket) };
+    let connection = Connection::Node(Client::new(&arguments.socket));
     match arguments.command {
         Command::Node(options) => return node::node(options),
         Command::Detach(options) => return node::detach(options),
@@ -128,6 +134,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Get(options) => get::get(&options, &connection)?,
         Command::Describe(options) => get::describe(&options, &connection)?,
         Command::Flow(options) => flow::flow(&options, &connection)?,
+        Command::Replay(options) => return replay::replay(&options),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "penstock", &mut text);
@@ -137,22 +144,37 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The node's API for commands that have nothing else to wait for.
-struct Connection {
-    client: Client,
+/// The API for commands that have nothing else to wait for: a node's, or that of a replay.
+enum Connection {
+    Node(Client),
+    Replay(Router),
 }
 
 impl Connection {
     fn get(&self, path: &str) -> Result<Reply, Failure> {
-        wait(self.client.get(path))
+        match self {
+            Connection::Node(client) => wait(client.get(path)),
+            Connection::Replay(router) => wait(crate::replay::get(router, path)),
+        }
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Reply, Failure> {
-        wait(self.client.post(path, body))
+        wait(self.node()?.post(path, body))
     }
 
     fn delete(&self, path: &str) -> Result<Reply, Failure> {
-        wait(self.client.delete(path))
+        wait(self.node()?.delete(path))
+    }
+
+    /// The node, for what only a running one can do.
+    fn node(&self) -> Result<&Client, Failure> {
+        match self {
+            Connection::Node(client) => Ok(client),
+            Connection::Replay(_) => {
+                let text = "error: what was recorded cannot be changed; ask a running node";
+                Err(Failure::new(Exit::Usage, text))
+            }
+        }
     }
 }
 

@@ -88,6 +88,25 @@ pub fn slot_hash(
     Ok(SlotHash::new(identity.hash_key, slots))
 }
 
+/// The keyed hash of a data directory that has one; nothing is made.
+///
+/// # Errors
+/// The file is missing or cannot be used.
+pub fn stored(directory: &Path) -> Result<SlotHash, IdentityError> {
+    let path = directory.join(FILE);
+    let damaged = |reason: String| IdentityError::Damaged { path: path.clone(), reason };
+    let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => damaged("it is missing".into()),
+        _ => IdentityError::System { path: path.clone(), source },
+    })?;
+    let Identity { slots, hash_key } =
+        serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    if slots == 0 {
+        return Err(damaged("it says 0 slots".into()));
+    }
+    Ok(SlotHash::new(hash_key, slots))
+}
+
 /// Random bytes of the kernel.
 ///
 /// # Errors

@@ -11,11 +11,11 @@
 mod collection;
 pub mod dataplane;
 pub mod detach;
-mod flows;
+pub(crate) mod flows;
 mod hosts;
-mod identity;
+pub(crate) mod identity;
 mod lock;
-mod plane;
+pub(crate) mod plane;
 mod steering;
 mod supervisor;
 mod tier;

@@ -9,11 +9,13 @@ use crate::api::plane::{
     JournalStatus, Listing, Live, LiveTarget, NodeStatus, Outcome, Plane, Stored, Unavailable,
 };
 use crate::config::NodeConfig;
+use crate::explain::{self, FlowPattern, Story};
 use crate::resource::{Kind, Resource};
 use penstock_actors::flow::Stages;
 use penstock_actors::journal::embedded::EmbeddedJournal;
 use penstock_actors::machine::{Context, Machine};
 use penstock_actors::network::{Catalog, Command, Networks, Refusal};
+use penstock_actors::replay::Until;
 use penstock_actors::shell::clock::Clock;
 use penstock_actors::shell::host::{Denied, HostRef};
 use penstock_dataplane::shard::Invalidation;
@@ -115,7 +117,8 @@ impl NodePlane {
     }
 }
 
-fn stored(catalog: &Catalog, live: &flows::LiveCounts, kind: Kind) -> Vec<Stored> {
+/// All resources of a kind, in order of name.
+pub(crate) fn stored(catalog: &Catalog, live: &flows::LiveCounts, kind: Kind) -> Vec<Stored> {
     let row = |name: &str, generation: u32, id: u32, live: Option<Live>| {
         let spec = catalog.spec(kind, name)?;
         let resource = Resource { name: name.to_owned(), generation, spec };
@@ -241,6 +244,29 @@ impl Plane for NodePlane {
 
     async fn flows(&self, filter: FlowFilter) -> Answer<Listing<FlowRow>> {
         self.flow_rows(filter).await
+    }
+
+    async fn explain(&self, flow: FlowPattern) -> Answer<Option<Story>> {
+        let catalog = self.catalog().await?;
+        let (keys, hash) = (flow.keys(&catalog), self.wiring.hash().clone());
+        let slots = self.wiring.slots().ok_or_else(ended)?;
+        let asked = (keys.clone(), hash.clone());
+        let live = slots.read(move |machines| {
+            let (keys, hash) = asked;
+            explain::find_live(&machines.collect::<Vec<_>>(), &hash, &keys)
+        });
+        let live = live.await.ok_or_else(ended)?;
+        // The slots' host goes on while the journal is read.
+        let reader = self.journal.reader();
+        let found = tokio::task::spawn_blocking(move || {
+            explain::find(&reader, &hash, &keys, live, Until::End)
+        });
+        let found = found.await.map_err(|_| ended())?;
+        let found = found.map_err(|error| Unavailable {
+            reason: error.to_string(),
+            fix: "check the disk and the node's log; `penstock replay` reads the folder without a node",
+        })?;
+        Ok(found.map(|findings| Story::new(findings, &catalog)))
     }
 
     async fn directives(&self, limit: usize) -> Answer<Listing<DirectiveRow>> {

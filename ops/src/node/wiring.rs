@@ -55,6 +55,11 @@ impl Wiring {
         })
     }
 
+    /// The keyed hash that places flows in slots.
+    pub fn hash(&self) -> &SlotHash {
+        &self.hash
+    }
+
     /// The host of objects.
     pub fn networks(&self) -> Option<HostRef<Networks>> {
         self.networks.load().as_deref().cloned()

@@ -6,6 +6,7 @@ use penstock_ops::api::plane::{
     PoolStatus, PortStatus, ShardStatus, Stored,
 };
 use penstock_ops::api::{router, server::Server};
+use penstock_ops::explain::{FlowPattern, Story};
 use penstock_ops::metrics::Metrics;
 use penstock_ops::resource::{Kind, Resource, Spec};
 use std::collections::BTreeMap;
@@ -136,6 +137,11 @@ impl Plane for Node {
             bytes: (1_000, 9_000),
         };
         Ok(Listing { items: vec![row], total: 2 })
+    }
+
+    async fn explain(&self, flow: FlowPattern) -> Answer<Option<Story>> {
+        self.note(format!("explain {flow}"));
+        Ok(None)
     }
 
     async fn directives(&self, limit: usize) -> Answer<Listing<DirectiveRow>> {

@@ -1,0 +1,261 @@
+//! Rebuilds recorded state from a data folder that nobody writes: networks and all slots at once,
+//! in the order of time, up to the end or to a moment before it.
+//!
+//! Every record is taken by [`Recovery`], as at a start, so numbers and chains are checked. The
+//! topic partitions are merged by the times of their records: whoever watches sees each flow
+//! against the objects of its time, and memory depends on what is alive, not on how long the
+//! journal is. Records of the same time come in the order networks, then slots by number.
+
+pub mod verify;
+
+use crate::driver::{DriverLimits, DriverSetup};
+use crate::flow::{Slot, SlotLimits, SlotSetup};
+use crate::journal::store::{Records, Store};
+use crate::network::{Limits, Networks};
+use crate::recovery::{Recovery, RecoveryError};
+use crate::seam::{JournalError, Position};
+use penstock_event_schema::envelope::{Envelope, RecordView};
+use penstock_event_schema::epoch::Seq;
+use penstock_event_schema::event::flow::FlowEvent;
+use penstock_event_schema::event::network::NetworkEvent;
+use penstock_event_schema::flow::SlotHash;
+use penstock_event_schema::id::{SlotId, Time};
+use penstock_event_schema::topic::{Topic, TopicPartition};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+/// The topic partition of networks, endpoints, target sets and requirements.
+pub const NETWORKS: TopicPartition = TopicPartition { topic: Topic::Network, number: 0 };
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// To the end.
+    End,
+    /// All records up to this time.
+    Time(Time),
+    /// All records up to this one of its topic partition, and up to its time of the others.
+    Record(TopicPartition, Seq, Time),
+}
+
+impl Until {
+    /// Whether a record still belongs to the moment.
+    pub fn includes(&self, at: TopicPartition, seq: Seq, time: Time) -> bool {
+        match *self {
+            Until::End => true,
+            Until::Time(last) => time <= last,
+            Until::Record(place, last, _) if place == at => seq <= last,
+            Until::Record(_, _, last) => time <= last,
+        }
+    }
+}
+
+/// What has been read so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Records.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Flows that began.
+    pub opened: u64,
+    /// Flows that ended.
+    pub closed: u64,
+    /// The time of the last record.
+    pub last: Time,
+}
+
+/// Sees what is replayed.
+pub trait Watch {
+    /// An object has changed; called before the state has it.
+    fn network(&mut self, _envelope: &Envelope, _event: &NetworkEvent) {}
+
+    /// Something has happened to a flow; called before the state has it.
+    fn flow(&mut self, _envelope: &Envelope, _event: &FlowEvent) {}
+
+    /// Called now and then.
+    fn progress(&mut self, _progress: &Progress) {}
+}
+
+/// Recorded state of a moment.
+pub struct Replayed {
+    /// Objects.
+    pub networks: Recovery<Networks>,
+    /// Flows and bindings, by slot.
+    pub slots: Vec<Recovery<Slot>>,
+    /// What was read for it.
+    pub progress: Progress,
+}
+
+/// Every so many records the watcher hears of progress.
+const PROGRESS_RECORDS: u64 = 4096;
+
+/// Rebuilds the state of `until`.
+///
+/// # Errors
+/// The store cannot be read, or its records do not make a state; the error names the record.
+pub fn replay(
+    store: &Store,
+    hash: &SlotHash,
+    until: Until,
+    watch: &mut dyn Watch,
+) -> Result<Replayed, RecoveryError> {
+    let mut replayed = Replayed::new(hash);
+    let mut merge = Merge::new(store, hash.slots(), until)?;
+    while let Some((stream, envelope)) = merge.next()? {
+        let (_, bytes) = merge.streams[stream].record()?.expect("the merge stands at a record");
+        replayed.take(stream, envelope, bytes, watch)?;
+        merge.advance(stream)?;
+        if replayed.progress.records.is_multiple_of(PROGRESS_RECORDS) {
+            watch.progress(&replayed.progress);
+        }
+    }
+    watch.progress(&replayed.progress);
+    Ok(replayed)
+}
+
+/// The records that a replay up to `until` reads at most: what a progress bar needs.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn records_max(store: &Store, until: Until) -> Result<u64, JournalError> {
+    let mut sum = 0;
+    for at in store.topic_partitions()? {
+        sum += match until {
+            Until::Record(place, seq, _) if place == at => seq.0,
+            _ => store.last(at)?.seq.0,
+        };
+    }
+    Ok(sum)
+}
+
+fn setup(at: TopicPartition) -> DriverSetup {
+    DriverSetup { at, source: String::new(), seed: 0, limits: DriverLimits::default() }
+}
+
+fn slot(number: u16) -> TopicPartition {
+    TopicPartition { topic: Topic::Flow, number }
+}
+
+impl Replayed {
+    fn new(hash: &SlotHash) -> Replayed {
+        let machine = |number| {
+            Slot::new(SlotSetup {
+                id: SlotId(number),
+                hash: hash.clone(),
+                trackers: Arc::from([]),
+                run: 0,
+                limits: SlotLimits::default(),
+            })
+        };
+        let fresh =
+            |number| Recovery::new(machine(number), setup(slot(number)), Position::default());
+        let networks = Networks::new(Limits::default());
+        Replayed {
+            networks: Recovery::new(networks, setup(NETWORKS), Position::default()),
+            slots: (0..hash.slots()).map(fresh).collect(),
+            progress: Progress::default(),
+        }
+    }
+
+    /// Live flows and held reverse keys.
+    pub fn flows_and_bindings(&self) -> (u64, u64) {
+        let counts = self.slots.iter().map(|slot| {
+            let slot = slot.machine();
+            (slot.flow_count() as u64, slot.binding_count() as u64)
+        });
+        counts.fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1))
+    }
+
+    /// Records that a deposed writer had written, and that count for nothing.
+    pub fn void(&self) -> u64 {
+        self.networks.void() + self.slots.iter().map(Recovery::void).sum::<u64>()
+    }
+
+    fn take(
+        &mut self,
+        stream: usize,
+        envelope: Option<Envelope>,
+        bytes: &[u8],
+        watch: &mut dyn Watch,
+    ) -> Result<(), RecoveryError> {
+        let progress = &mut self.progress;
+        let slot = stream.checked_sub(1);
+        let (Some(envelope), Ok(view)) = (envelope, RecordView::new(bytes)) else {
+            // Says what is wrong with it, and where.
+            return match slot {
+                None => self.networks.take(bytes),
+                Some(slot) => self.slots[slot].take(bytes),
+            };
+        };
+        match slot {
+            None => {
+                let see = |event: &NetworkEvent| watch.network(&envelope, event);
+                self.networks.take_read(&envelope, &view, see)?;
+            }
+            Some(slot) => self.slots[slot].take_read(&envelope, &view, |event| {
+                match event {
+                    FlowEvent::FlowOpened(_) => progress.opened += 1,
+                    FlowEvent::FlowClosed(_) => progress.closed += 1,
+                    FlowEvent::ReverseBound(_) | FlowEvent::ReverseReleased(_) => {}
+                }
+                watch.flow(&envelope, event);
+            })?,
+        }
+        progress.records += 1;
+        progress.bytes += bytes.len() as u64;
+        progress.last = progress.last.max(envelope.time);
+        Ok(())
+    }
+}
+
+/// All topic partitions as one stream; the first is that of the networks.
+struct Merge<'a> {
+    streams: Vec<Records<'a>>,
+    /// Envelopes of the records at which the streams stand; none where it does not read.
+    heads: Vec<Option<Envelope>>,
+    due: BinaryHeap<Reverse<(Time, usize)>>,
+    until: Until,
+}
+
+impl<'a> Merge<'a> {
+    fn new(store: &'a Store, slots: u16, until: Until) -> Result<Merge<'a>, JournalError> {
+        let places: Vec<_> = std::iter::once(NETWORKS).chain((0..slots).map(slot)).collect();
+        if let Some(at) = store.topic_partitions()?.into_iter().find(|at| !places.contains(at)) {
+            let error = format!("the folder's identity.json says {slots} slots");
+            return Err(JournalError::Damaged { record: at.to_string(), error });
+        }
+        let streams: Vec<_> = places.into_iter().map(|at| store.records(at)).collect();
+        let heads = streams.iter().map(|_| None).collect();
+        let mut merge = Merge { heads, streams, due: BinaryHeap::new(), until };
+        for stream in 0..merge.streams.len() {
+            merge.look(stream)?;
+        }
+        Ok(merge)
+    }
+
+    /// The stream whose record comes next.
+    fn next(&mut self) -> Result<Option<(usize, Option<Envelope>)>, JournalError> {
+        let Some(Reverse((_, stream))) = self.due.pop() else { return Ok(None) };
+        Ok(Some((stream, self.heads[stream].take())))
+    }
+
+    fn advance(&mut self, stream: usize) -> Result<(), JournalError> {
+        self.streams[stream].advance();
+        self.look(stream)
+    }
+
+    fn look(&mut self, stream: usize) -> Result<(), JournalError> {
+        let Some((seq, bytes)) = self.streams[stream].record()? else { return Ok(()) };
+        let envelope = RecordView::new(bytes).and_then(|view| view.envelope()).ok();
+        // What does not read comes at once, to be named.
+        let time = envelope.as_ref().map_or(Time(0), |envelope| envelope.time);
+        let at = if stream == 0 { NETWORKS } else { slot(stream as u16 - 1) };
+        if self.until.includes(at, seq, time) {
+            self.heads[stream] = envelope;
+            self.due.push(Reverse((time, stream)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! Holds every recorded decision against what it comes to when it is made again.
+
+use super::{NETWORKS, Watch};
+use crate::decision::recompute::{Difference, Recomputation};
+use crate::journal::store::Store;
+use crate::seam::JournalError;
+use penstock_event_schema::codec::JournalEvent;
+use penstock_event_schema::envelope::{Envelope, Record};
+use penstock_event_schema::epoch::Seq;
+use penstock_event_schema::event::flow::{FlowEvent, FlowOpened};
+use penstock_event_schema::event::network::NetworkEvent;
+use penstock_event_schema::flow::{FlowKey, SlotHash};
+use penstock_event_schema::id::Time;
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+/// A decision may follow objects that were exchanged up to this long before its record: an
+/// opening lasts a second at most, and a change reaches the decision node after its own record.
+const LAG_MS: u64 = 2_000;
+/// Changes that a decision may not have followed yet, at most.
+const RECENT_MAX: usize = 16;
+/// Mismatches that are kept; all are counted.
+const MISMATCHES_MAX: usize = 1_000;
+
+/// A record whose decision comes to something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mismatch {
+    /// Its id.
+    pub record: String,
+    /// The flow.
+    pub flow: FlowKey,
+    /// Where they are not the same.
+    pub differences: Vec<Difference>,
+}
+
+/// Watches a replay and makes its decisions again.
+pub struct Verify<'a> {
+    store: &'a Store,
+    hash: SlotHash,
+    objects: Recomputation,
+    /// The latest changes of objects: their numbers and times.
+    recent: VecDeque<(Seq, Time)>,
+    /// Decisions made again.
+    pub decisions: u64,
+    /// Those that came to something else.
+    pub mismatched: u64,
+    /// The first of them.
+    pub mismatches: Vec<Mismatch>,
+    /// Why older objects could not be read, if so.
+    pub failure: Option<JournalError>,
+}
+
+impl<'a> Verify<'a> {
+    /// Of the data folder that is replayed.
+    pub fn new(store: &'a Store, hash: SlotHash) -> Verify<'a> {
+        Verify {
+            store,
+            objects: Recomputation::new(hash.clone()),
+            hash,
+            recent: VecDeque::new(),
+            decisions: 0,
+            mismatched: 0,
+            mismatches: Vec::new(),
+            failure: None,
+        }
+    }
+
+    fn decision(&mut self, envelope: &Envelope, opened: &FlowOpened) {
+        self.decisions += 1;
+        let differences = self.objects.differences(opened);
+        if differences.is_empty() || self.followed_older_objects(envelope.time, opened) {
+            return;
+        }
+        self.mismatched += 1;
+        if self.mismatches.len() < MISMATCHES_MAX {
+            let (record, flow) = (envelope.id(), opened.directive.flow);
+            self.mismatches.push(Mismatch { record, flow, differences });
+        }
+    }
+
+    /// Whether the decision comes to its record by objects that had just been exchanged.
+    fn followed_older_objects(&mut self, time: Time, opened: &FlowOpened) -> bool {
+        let recent = self.recent.iter().rev().take_while(|(_, at)| time.ms_since(*at) <= LAG_MS);
+        for (seq, _) in recent {
+            match objects_before(self.store, &self.hash, *seq) {
+                Ok(objects) if objects.differences(opened).is_empty() => return true,
+                Ok(_) => {}
+                Err(error) => self.failure = Some(error),
+            }
+        }
+        false
+    }
+}
+
+fn objects_before(store: &Store, hash: &SlotHash, seq: Seq) -> Result<Recomputation, JournalError> {
+    let mut objects = Recomputation::new(hash.clone());
+    store.read(NETWORKS, Seq(1), &mut |bytes| {
+        // The replay has read these records already, and found them sound.
+        let Ok(Record { envelope, value, .. }) = Record::from_bytes(bytes) else {
+            return ControlFlow::Break(());
+        };
+        match NetworkEvent::decode(&envelope, &value) {
+            Ok(event) if envelope.seq < seq => {
+                objects.follow(&event);
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Break(()),
+        }
+    })?;
+    Ok(objects)
+}
+
+impl Watch for Verify<'_> {
+    fn network(&mut self, envelope: &Envelope, event: &NetworkEvent) {
+        self.objects.follow(event);
+        self.recent.push_back((envelope.seq, envelope.time));
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_front();
+        }
+    }
+
+    fn flow(&mut self, envelope: &Envelope, event: &FlowEvent) {
+        if let FlowEvent::FlowOpened(opened) = event {
+            self.decision(envelope, opened);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A flow's story as it is answered.
+
+use super::{Findings, Told};
+use crate::moment;
+use penstock_actors::network::Catalog;
+use penstock_event_schema::codec::JournalEvent;
+use penstock_event_schema::directive::Directive;
+use penstock_event_schema::event::flow::{
+    Choice, CloseReason, FlowClosed, FlowEvent, FlowOpened, Resource, Trackers,
+};
+use penstock_event_schema::id::TargetId;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Everything that is known of a flow; pairs are (forward, reverse).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Story {
+    /// Whose flow it is.
+    pub tenant: String,
+    /// The network in which forward packets arrive.
+    pub network: String,
+    /// The network into which they leave.
+    pub egress: String,
+    /// The failover unit.
+    pub partition: String,
+    /// Why there is a directive.
+    pub requirement: RequirementRow,
+    /// Targets that were eligible in the choice, with what was counted for them; empty where a
+    /// hash chooses.
+    pub candidates: Vec<Candidate>,
+    /// What was not eligible: refused before by a reverse slot.
+    pub excluded: Vec<Resource>,
+    /// Pool ports that were passed over because they were taken.
+    pub ports_skipped: u32,
+    /// How everything was chosen, as recorded.
+    pub choices: Vec<Choice>,
+    /// Where it was sent, by name.
+    pub target: Option<String>,
+    /// What it holds.
+    pub resources: Vec<Resource>,
+    /// Both keys, and what is done with packets, as recorded.
+    pub directive: Arc<Directive>,
+    /// Who remembers it; none when its opening is not in the journal.
+    pub trackers: Option<Trackers>,
+    /// How many replicas each tracker has; 1 on a single node.
+    pub replicas: u16,
+    /// What its tracker makes of it, or `closed`.
+    pub state: String,
+    /// Why it ended, if it did.
+    pub ended: Option<CloseReason>,
+    /// Packets: since the start of the node while it lives, in all once it is closed. None where
+    /// that is not recorded.
+    pub packets: Option<(u64, u64)>,
+    /// Layer 3 bytes, likewise.
+    pub bytes: Option<(u64, u64)>,
+    /// Its records, by time.
+    pub events: Vec<EventRow>,
+    /// Records that were looked at to find them.
+    pub records_searched: u64,
+    /// Whether there were more records that were not looked at.
+    pub search_cut_short: bool,
+}
+
+/// The requirement of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequirementRow {
+    /// Its name; `#` and its number when it is gone.
+    pub name: String,
+    /// Its generation when the flow was decided.
+    pub generation: u32,
+}
+
+/// A target that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Its name; `#` and its number when it is gone.
+    pub target: String,
+    /// Live flows that were counted for it.
+    pub flows: u32,
+    /// Whether it was taken.
+    pub taken: bool,
+}
+
+/// A record of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// `topic/topic-partition/epoch/seq`.
+    pub record: String,
+    /// When, RFC 3339.
+    pub time: String,
+    /// What, with version.
+    pub kind: String,
+}
+
+impl Story {
+    /// Of what was found; names are those of `catalog`.
+    pub fn new(findings: Findings, catalog: &Catalog) -> Story {
+        let Findings { directive, live, told, searched, cut_short } = findings;
+        let opened = told.iter().find_map(|told| match &told.event {
+            FlowEvent::FlowOpened(opened) => Some(opened),
+            _ => None,
+        });
+        let closed = told.iter().find_map(|told| match &told.event {
+            FlowEvent::FlowClosed(closed) => Some(closed),
+            _ => None,
+        });
+        let pair = |values: [u64; 2]| (values[0], values[1]);
+        let counters = live.as_ref().map(|flow| flow.counters).or(closed.map(|c| c.counters));
+        let network =
+            |id| catalog.network(id).map_or_else(|| format!("#{id}"), |found| found.name.clone());
+        let requirement = catalog.requirement(directive.requirement);
+        let part =
+            |of: fn(&FlowOpened) -> &str| opened.map(|o| of(o).to_owned()).unwrap_or_default();
+        let choices = opened.map(|opened| opened.choices.clone()).unwrap_or_default();
+        let resources = opened.map(|opened| opened.resources.clone()).unwrap_or_default();
+        Story {
+            tenant: part(|opened| &opened.tenant),
+            partition: part(|opened| &opened.partition),
+            network: network(directive.flow.network),
+            egress: network(directive.egress),
+            requirement: RequirementRow {
+                name: requirement
+                    .map_or_else(|| format!("#{}", directive.requirement), |r| r.name.clone()),
+                generation: directive.generation.0,
+            },
+            candidates: candidates(&choices, catalog),
+            excluded: opened.map(|opened| opened.excluded.clone()).unwrap_or_default(),
+            ports_skipped: ports_skipped(&choices),
+            target: target(&resources, catalog),
+            choices,
+            resources,
+            trackers: opened.map(|opened| opened.trackers.clone()),
+            replicas: opened.map_or(0, |opened| opened.trackers.forward.len() as u16),
+            state: match (&live, closed) {
+                (Some(flow), _) => flow.state.name().into(),
+                (None, Some(_)) => "closed".into(),
+                (None, None) => "not opened".into(),
+            },
+            ended: closed.map(|FlowClosed { reason, .. }| *reason),
+            packets: counters.map(|counters| pair(counters.packets)),
+            bytes: counters.map(|counters| pair(counters.bytes)),
+            events: told.iter().map(event_row).collect(),
+            records_searched: searched,
+            search_cut_short: cut_short,
+            directive,
+        }
+    }
+}
+
+fn event_row(told: &Told) -> EventRow {
+    EventRow {
+        record: told.envelope.id(),
+        time: moment::show(told.envelope.time),
+        kind: told.event.kind().to_owned(),
+    }
+}
+
+fn name(id: TargetId, catalog: &Catalog) -> String {
+    let mut targets = catalog.target_sets().flat_map(|set| &set.targets);
+    let found = targets.find(|target| target.id == id);
+    found.map_or_else(|| format!("#{id}"), |target| target.name.clone())
+}
+
+fn target(resources: &[Resource], catalog: &Catalog) -> Option<String> {
+    resources.iter().find_map(|resource| match resource {
+        Resource::Target(id) => Some(name(*id, catalog)),
+        Resource::Port { .. } => None,
+    })
+}
+
+fn ports_skipped(choices: &[Choice]) -> u32 {
+    let skipped = choices.iter().map(|choice| match choice {
+        Choice::Port { skipped, .. } => *skipped,
+        _ => 0,
+    });
+    skipped.sum()
+}
+
+fn candidates(choices: &[Choice], catalog: &Catalog) -> Vec<Candidate> {
+    let drawn = choices.iter().filter_map(|choice| match choice {
+        Choice::LeastConnections { candidates, target, .. } => Some((candidates, *target)),
+        _ => None,
+    });
+    let rows = drawn.flat_map(|(candidates, taken)| {
+        candidates.iter().map(move |(id, flows)| Candidate {
+            target: name(*id, catalog),
+            flows: *flows,
+            taken: *id == taken,
+        })
+    });
+    rows.collect()
+}

@@ -1,0 +1,263 @@
+//! Rebuilds what a data folder recorded, and answers about it as its node would. Nothing is sent,
+//! no port is opened, nothing in the folder is changed.
+
+mod plane;
+
+use crate::api;
+use crate::client::{Error, Reply};
+use crate::metrics::Metrics;
+use crate::moment::{self, Moment};
+use crate::node::identity::{self, IdentityError};
+use axum::Router;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use indicatif::{ProgressBar, ProgressStyle};
+use penstock_actors::journal::store::Store;
+use penstock_actors::recovery::RecoveryError;
+use penstock_actors::replay::verify::{Mismatch, Verify};
+use penstock_actors::replay::{self, Progress, Replayed, Until, Watch};
+use penstock_actors::seam::JournalError;
+use penstock_event_schema::envelope::{Envelope, Record};
+use penstock_event_schema::event::flow::FlowEvent;
+use penstock_event_schema::event::network::NetworkEvent;
+use penstock_event_schema::flow::SlotHash;
+use plane::ReplayedPlane;
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+/// Why a folder cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The folder cannot be opened or read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Its records do not make a state.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The folder does not say how flows are placed in slots.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// There is no such record.
+    #[error(
+        "--until: the journal has no record {0}; `penstock replay` without --until shows how far it goes"
+    )]
+    NoRecord(String),
+}
+
+/// A data folder that is open to be read.
+pub struct Folder {
+    store: Store,
+    hash: SlotHash,
+}
+
+/// What a replay came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Records read, every one checked against its number and the chain.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of these, records that a deposed writer had written.
+    pub void: u64,
+    /// Topic partitions that hold records.
+    pub topic_partitions: u64,
+    /// Flows that are alive.
+    pub flows: u64,
+    /// Flows that began.
+    pub flows_opened: u64,
+    /// Flows that ended.
+    pub flows_closed: u64,
+    /// Reverse keys held.
+    pub bindings: u64,
+    /// Networks, endpoints, target sets and requirements.
+    pub objects: u64,
+    /// The time of the last record, RFC 3339.
+    pub last_time: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Records read a second.
+    pub records_per_second: f64,
+    /// What `--verify` found.
+    pub verified: Option<Verified>,
+}
+
+/// What came of making all decisions again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// Decisions made again.
+    pub decisions: u64,
+    /// Those that came to something else than is recorded.
+    pub mismatched: u64,
+    /// The first of them.
+    pub mismatches: Vec<MismatchRow>,
+}
+
+/// A field of a record that is not what its decision comes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MismatchRow {
+    /// The record's id.
+    pub record: String,
+    /// The flow.
+    pub flow: String,
+    /// The field's path in the record.
+    pub field: String,
+    /// What the record has.
+    pub recorded: String,
+    /// What comes out.
+    pub recomputed: String,
+}
+
+/// Watches for the progress bar, and for the verification when there is one.
+struct Watcher<'a> {
+    bar: ProgressBar,
+    verify: Option<Verify<'a>>,
+}
+
+impl Watch for Watcher<'_> {
+    fn network(&mut self, envelope: &Envelope, event: &NetworkEvent) {
+        if let Some(verify) = &mut self.verify {
+            verify.network(envelope, event);
+        }
+    }
+
+    fn flow(&mut self, envelope: &Envelope, event: &FlowEvent) {
+        if let Some(verify) = &mut self.verify {
+            verify.flow(envelope, event);
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        self.bar.set_position(progress.records);
+    }
+}
+
+impl Folder {
+    /// Opens a data folder that no node has.
+    ///
+    /// # Errors
+    /// It is none, a node has it, or it cannot be read.
+    pub fn open(folder: &Path) -> Result<Folder, ReplayError> {
+        let store = Store::open_to_read(folder)?;
+        Ok(Folder { store, hash: identity::stored(folder)? })
+    }
+
+    /// Rebuilds the state of a moment, or the last; with `verify`, makes all decisions again.
+    ///
+    /// # Errors
+    /// A record is not sound, or there is none at the moment.
+    pub fn replay(
+        &self,
+        until: Option<Moment>,
+        verify: bool,
+    ) -> Result<(Replayed, Report), ReplayError> {
+        let until = self.until(until)?;
+        let bar = progress_bar(replay::records_max(&self.store, until)?);
+        let verify = verify.then(|| Verify::new(&self.store, self.hash.clone()));
+        let mut watcher = Watcher { bar, verify };
+        let began = Instant::now();
+        let replayed = replay::replay(&self.store, &self.hash, until, &mut watcher);
+        let seconds = began.elapsed().as_secs_f64();
+        watcher.bar.finish_and_clear();
+        let replayed = replayed?;
+        let verified = watcher.verify.map(verified).transpose()?;
+        let mut report = report(&replayed, seconds, verified);
+        report.topic_partitions = self.store.topic_partitions()?.len() as u64;
+        Ok((replayed, report))
+    }
+
+    fn until(&self, moment: Option<Moment>) -> Result<Until, ReplayError> {
+        let (at, seq) = match moment {
+            None => return Ok(Until::End),
+            Some(Moment::Time(time)) => return Ok(Until::Time(time)),
+            Some(Moment::Record(at, seq)) => (at, seq),
+        };
+        let mut found = None;
+        self.store.read(at, seq, &mut |bytes| {
+            found = Record::from_bytes(bytes).ok().map(|record| record.envelope);
+            ControlFlow::Break(())
+        })?;
+        let found = found.filter(|envelope| envelope.seq == seq);
+        let envelope = found.ok_or_else(|| ReplayError::NoRecord(format!("{at}/{seq}")))?;
+        Ok(Until::Record(at, seq, envelope.time))
+    }
+
+    /// The API over what was replayed up to a moment: it answers what a node would.
+    ///
+    /// # Errors
+    /// There is no record at the moment.
+    pub fn router(self, replayed: Replayed, until: Option<Moment>) -> Result<Router, ReplayError> {
+        let until = self.until(until)?;
+        let Folder { store, hash } = self;
+        Ok(api::router(ReplayedPlane { replayed, store, hash, until }, Metrics::new()))
+    }
+}
+
+fn progress_bar(records: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{wide_bar} {human_pos}/{human_len} records, {per_sec}, {eta}",
+    );
+    ProgressBar::new(records).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn report(replayed: &Replayed, seconds: f64, verified: Option<Verified>) -> Report {
+    let Progress { records, bytes, opened, closed, last } = replayed.progress;
+    let (flows, bindings) = replayed.flows_and_bindings();
+    Report {
+        records,
+        bytes,
+        void: replayed.void(),
+        topic_partitions: 0,
+        flows,
+        flows_opened: opened,
+        flows_closed: closed,
+        bindings,
+        objects: replayed.networks.machine().catalog().snapshot().len() as u64,
+        last_time: moment::show(last),
+        seconds,
+        records_per_second: if seconds > 0.0 { records as f64 / seconds } else { 0.0 },
+        verified,
+    }
+}
+
+fn verified(verify: Verify<'_>) -> Result<Verified, JournalError> {
+    if let Some(failure) = verify.failure {
+        return Err(failure);
+    }
+    let rows = |mismatch: Mismatch| {
+        let (record, flow) = (mismatch.record, mismatch.flow.to_string());
+        mismatch.differences.into_iter().map(move |difference| MismatchRow {
+            record: record.clone(),
+            flow: flow.clone(),
+            field: difference.field.to_owned(),
+            recorded: difference.recorded,
+            recomputed: difference.recomputed,
+        })
+    };
+    Ok(Verified {
+        decisions: verify.decisions,
+        mismatched: verify.mismatched,
+        mismatches: verify.mismatches.into_iter().flat_map(rows).collect(),
+    })
+}
+
+/// Sends `GET path` to an API in this process.
+///
+/// # Errors
+/// The answer is none.
+pub async fn get(router: &Router, path: &str) -> Result<Reply, Error> {
+    let broken = |wrong: String| Error::Broken(wrong);
+    let request = Request::get(path).body(Full::new(Bytes::new()));
+    let request = request.map_err(|wrong| broken(wrong.to_string()))?;
+    let Ok(response) = TowerToHyperService::new(router.clone()).call(request).await;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(|wrong| broken(wrong.to_string()))?;
+    Ok(Reply { status, body: body.to_bytes().to_vec() })
+}
