@@ -29,7 +29,7 @@ pub mod ports;
 pub mod recompute;
 pub mod targets;
 
-use crate::machine::{Commit, Context, Machine, MachineEvent};
+use crate::machine::{Commit, Context, Machine, MachineEvent, RestoreError};
 use crate::network::Catalog;
 use aggregate::Collection;
 use choose::Chooser;
@@ -319,4 +319,8 @@ impl Machine for Decision {
     }
 
     fn recorded_state(&self, _out: &mut Vec<u8>) {}
+
+    fn restore(&mut self, _state: &[u8]) -> Result<(), RestoreError> {
+        Ok(())
+    }
 }

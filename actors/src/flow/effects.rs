@@ -55,7 +55,11 @@ impl Slot {
                 }
             }
             Event::Reported(report) => out.extend(self.relay_effect(report)),
-            Event::Joined(_) | Event::Confirmed(_) | Event::Relayed { .. } | Event::Rearmed(_) => {}
+            Event::Joined(_)
+            | Event::Confirmed(_)
+            | Event::Relayed { .. }
+            | Event::TakesNewFlows(_)
+            | Event::Rearmed(_) => {}
         }
     }
 

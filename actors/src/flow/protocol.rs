@@ -91,6 +91,9 @@ pub enum Command {
     Report(ActivityReport),
     /// An operator wants the flow of this key gone; either key of it.
     Remove(FlowKey),
+    /// Whether new flows are taken: not while the journal has no room for them. Not recorded: told
+    /// again after every start.
+    TakeNewFlows(bool),
     /// A timer is due; from [`due`](crate::machine::Machine::due) only.
     Due(Timer),
 }
@@ -168,6 +171,8 @@ pub enum Event {
         /// What was seen.
         report: ActivityReport,
     },
+    /// New flows are taken from now on, or not.
+    TakesNewFlows(bool),
     /// A timer was due too early: its record has been heard of since.
     Rearmed(Timer),
 }

@@ -3,11 +3,11 @@
 
 use super::connection::Connection;
 use super::protocol::{Command, Effect, Event, SlotRefusal, SlotSetup, Timer};
-use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject};
+use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject, restored};
 use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
-use crate::machine::{Commit, Context, Machine};
+use crate::machine::{Commit, Context, Machine, RestoreError};
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{FlowEvent, FlowOpened, Resource, ReverseBound, Trackers};
 use penstock_event_schema::flow::FlowKey;
@@ -32,6 +32,8 @@ pub struct Slot {
     pub(super) left: Left,
     /// Timers run from the recovery on.
     awake: bool,
+    /// There is room for their records.
+    pub(super) takes_new_flows: bool,
 }
 
 /// What an event took away.
@@ -56,6 +58,7 @@ impl Slot {
             stages: Stages::default(),
             left: Left::default(),
             awake: false,
+            takes_new_flows: true,
         }
     }
 
@@ -405,6 +408,7 @@ impl Machine for Slot {
                     self.evolve_reported(place, Direction::Reverse, report, at);
                 }
             }
+            Event::TakesNewFlows(takes) => self.takes_new_flows = *takes,
             Event::Rearmed(timer) => self.rearm(*timer),
         }
         self.summarise(event);
@@ -475,5 +479,13 @@ impl Machine for Slot {
             written.transpose().expect("records are plain data, and a Vec takes all bytes");
             out.push(b'\n');
         }
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
+        RestoreError::at_lines(state, |line| {
+            let (event, at) = restored(line)?;
+            self.evolve(&Event::Recorded(event), at);
+            Ok::<_, serde_json::Error>(())
+        })
     }
 }

@@ -81,16 +81,18 @@ impl World {
         let now = Time(1_700_000_000_000_000_000);
         let mut reader = journal.reader();
         let mut writer = journal.reader();
-        let networks = Networks::new(Limits::default());
+        let networks = || Networks::new(Limits::default());
         let networks = Driver::recover_from(&mut reader, networks, setup(NETWORKS), now);
         let slot = |number| {
-            let machine = Slot::new(SlotSetup {
-                id: SlotId(number),
-                hash: hash.clone(),
-                trackers: Arc::from(["node-1".to_owned()]),
-                run: 1,
-                limits: SlotLimits::default(),
-            });
+            let machine = || {
+                Slot::new(SlotSetup {
+                    id: SlotId(number),
+                    hash: hash.clone(),
+                    trackers: Arc::from(["node-1".to_owned()]),
+                    run: 1,
+                    limits: SlotLimits::default(),
+                })
+            };
             let driver =
                 Driver::recover_from(&mut journal.reader(), machine, setup(slot_at(number)), now);
             driver.expect("its records are sound")
