@@ -48,7 +48,7 @@ impl Default for StoreLimits {
 /// An open data folder. No other process writes it as long as this lives.
 pub struct Store {
     pub(super) db: DB,
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
     // Behind `db`, so that it is dropped after it.
     _lock: Option<Lock>,
 }
@@ -181,11 +181,16 @@ impl Store {
 
     /// The records of a topic partition, from the first on.
     pub fn records(&self, at: TopicPartition) -> Records<'_> {
+        self.records_from(at, Seq(0))
+    }
+
+    /// The records of a topic partition from a number on.
+    pub fn records_from(&self, at: TopicPartition, from: Seq) -> Records<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(end(at));
         options.set_readahead_size(1 << 20);
         let mut iterator = self.db.raw_iterator_cf_opt(self.journal(), options);
-        iterator.seek(key(at, Seq(0)));
+        iterator.seek(key(at, from));
         Records { at, iterator }
     }
 
