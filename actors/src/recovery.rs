@@ -280,6 +280,19 @@ impl<M: Machine> Driver<M> {
         now: Time,
     ) -> Result<Driver<M>, RecoveryError> {
         journal.settle()?;
+        Driver::recover_settled(journal, fresh, setup, now)
+    }
+
+    /// The same of a journal that has been settled since the last writer ended.
+    ///
+    /// # Errors
+    /// As [`Driver::recover_from`].
+    pub fn recover_settled(
+        journal: &dyn Journal,
+        fresh: impl Fn() -> M,
+        setup: DriverSetup,
+        now: Time,
+    ) -> Result<Driver<M>, RecoveryError> {
         let mut recovery = Recovery::begin(journal, fresh, &setup)?;
         recovery.take_all(journal)?;
         Ok(recovery.finish(now))

@@ -43,7 +43,7 @@ macro_rules! metric_table {
     };
 }
 
-/// All metrics that come from the node's status or from its archive.
+/// All metrics that come from the node's status.
 pub const METRICS: &[Metric] = metric_table! {
     "penstock_node_info" Gauge Count ["name", "version"] "Always 1; says which node this is.";
     "penstock_uptime_seconds" Gauge Seconds [] "Since the start of the node.";
@@ -65,10 +65,6 @@ pub const METRICS: &[Metric] = metric_table! {
     "penstock_shard_drops_total" Counter Count ["shard", "reason"] "Packets dropped, by reason.";
     "penstock_journal_accepted_total" Counter Count [] "Records that survive the process.";
     "penstock_journal_durable_total" Counter Count [] "Records on stable storage.";
-    "penstock_journal_bytes" Gauge Bytes [] "What records and snapshots take.";
-    "penstock_journal_full" Gauge Count [] "1 while new flows are refused for want of room, else 0.";
-    "penstock_journal_trimmed_bytes_total" Counter Bytes [] "Records trimmed.";
-    "penstock_snapshots_total" Counter Count [] "Snapshots made.";
 };
 
 /// The recorder and its text form.

@@ -41,7 +41,7 @@ pub struct StoreLimits {
 
 impl Default for StoreLimits {
     fn default() -> StoreLimits {
-        StoreLimits { memtable_bytes: 128 << 20, memtables_max: 4 }
+        StoreLimits { memtable_bytes: 32 << 20, memtables_max: 16 }
     }
 }
 
@@ -314,7 +314,8 @@ fn store_options(limits: StoreLimits) -> Options {
     options.set_use_fsync(false);
     options.set_manual_wal_flush(false);
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_max_total_wal_size(limits.memtable_bytes as u64 * 4);
+    // A start reads the log again, so it is kept short.
+    options.set_max_total_wal_size(limits.memtable_bytes as u64 * 2);
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(1 << 20);
     options.set_max_open_files(512);

@@ -11,6 +11,8 @@ use penstock_actors::seam::JournalError;
 use rustix::fs::statvfs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,6 +31,8 @@ const DISK_RESERVE: u64 = 64 << 20;
 /// The thread; it has ended when [`Archivist::stop`] returns.
 pub struct Archivist {
     stop: Sender<()>,
+    /// Ends a round early.
+    stopping: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -39,6 +43,7 @@ impl Archivist {
     /// The system gives no thread.
     pub fn start(hosts: Hosts, folder: PathBuf, config: JournalConfig) -> io::Result<Archivist> {
         let (stop, stopped) = channel();
+        let stopping = Arc::new(AtomicBool::new(false));
         let archive = hosts.journal.archive();
         let retention = config.retention();
         let pace = Pace { patience_ms: retention.step_ms().max(60_000), ..Pace::default() };
@@ -52,15 +57,17 @@ impl Archivist {
             trimmed: Instant::now(),
             full: None,
             failed: false,
+            stopping: stopping.clone(),
         };
         let name = "penstock-archive".to_owned();
         let thread = std::thread::Builder::new().name(name).spawn(move || work.run(&stopped))?;
-        Ok(Archivist { stop, thread })
+        Ok(Archivist { stop, stopping, thread })
     }
 
     /// Has it take up what is not in a snapshot yet, and waits for its end. To be called when
     /// nobody writes any more.
     pub fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
         // An error means that it has ended already.
         let _ = self.stop.send(());
         if self.thread.join().is_err() {
@@ -81,6 +88,7 @@ struct Work {
     full: Option<String>,
     /// The last round has failed.
     failed: bool,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Work {
@@ -89,14 +97,9 @@ impl Work {
         if let Err(error) = rustix::process::setpriority_process(me, NICE) {
             tracing::warn!(%error, "the archive runs as if it were urgent");
         }
-        loop {
-            match stopped.recv_timeout(PERIOD) {
-                Err(RecvTimeoutError::Timeout) => {
-                    let outcome = self.round(stopped);
-                    self.tell(outcome);
-                }
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-            }
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(PERIOD) {
+            let outcome = self.round();
+            self.tell(outcome);
         }
         let outcome = self.last_round();
         self.tell(outcome);
@@ -117,7 +120,7 @@ impl Work {
         }
     }
 
-    fn round(&mut self, stopped: &Receiver<()>) -> Result<(), RecoveryError> {
+    fn round(&mut self) -> Result<(), RecoveryError> {
         self.watch()?;
         let mut made = false;
         for place in self.hosts.places() {
@@ -125,7 +128,7 @@ impl Work {
             if behind.is_due(&self.pace, self.hosts.clock.now()) {
                 made |= self.hosts.snapshot(&self.archive, place)?;
             }
-            if !matches!(stopped.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) {
+            if self.stopping.load(Ordering::Relaxed) {
                 return Ok(());
             }
         }

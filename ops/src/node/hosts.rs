@@ -11,7 +11,7 @@ use penstock_actors::journal::none::NoJournal;
 use penstock_actors::machine::Machine;
 use penstock_actors::network::{Catalog, Command, Limits, Networks};
 use penstock_actors::recovery::RecoveryError;
-use penstock_actors::seam::{JournalError, Outlet, Position};
+use penstock_actors::seam::{Journal as _, JournalError, Outlet, Position};
 use penstock_actors::shell::clock::Clock;
 use penstock_actors::shell::host::{HostSetup, spawn};
 use penstock_event_schema::flow::SlotHash;
@@ -89,7 +89,6 @@ impl Writer {
 /// # Errors
 /// The journal cannot be read.
 pub fn last_time(journal: &EmbeddedJournal, slots: u16) -> Result<Time, JournalError> {
-    use penstock_actors::seam::Journal as _;
     let reader = journal.reader();
     let mut latest = reader.last(NETWORKS)?.time;
     for number in 0..slots {
@@ -168,7 +167,8 @@ impl Hosts {
         Ok(made?.is_some())
     }
 
-    fn fresh_slot(&self, number: u16, run: u64) -> Slot {
+    /// A slot without flows; `run` names this start.
+    pub fn fresh_slot(&self, number: u16, run: u64) -> Slot {
         Slot::new(SlotSetup {
             id: SlotId(number),
             hash: self.hash.clone(),
@@ -185,6 +185,7 @@ impl Hosts {
     /// Their records do not make a state.
     pub fn recover_slots(&self) -> Result<Vec<(Driver<Slot>, Cut)>, StartError> {
         let run = self.seed.wrapping_add(self.clock.now().0);
+        self.journal.reader().settle().map_err(RecoveryError::from)?;
         let next = AtomicU16::new(0);
         let some = || {
             let mut recovered = Vec::new();
@@ -193,7 +194,9 @@ impl Hosts {
                 if number >= self.hash.slots() {
                     return Ok(recovered);
                 }
-                let driver = self.recover(|| self.fresh_slot(number, run), slot(number))?;
+                let (fresh, setup) = (|| self.fresh_slot(number, run), self.setup(slot(number)));
+                let now = self.clock.now();
+                let driver = Driver::recover_settled(&self.journal.reader(), fresh, setup, now)?;
                 let cut = first_cut(driver.machine());
                 recovered.push((driver, cut));
             }

@@ -13,15 +13,15 @@ mod collection;
 pub mod dataplane;
 pub mod detach;
 pub(crate) mod flows;
-mod hosts;
+pub(crate) mod hosts;
 pub(crate) mod identity;
 mod lock;
 pub(crate) mod plane;
 mod steering;
 mod supervisor;
-mod tier;
+pub(crate) mod tier;
 mod underlay;
-mod wiring;
+pub(crate) mod wiring;
 
 use crate::api;
 use crate::api::server::Server;
