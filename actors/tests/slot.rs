@@ -326,6 +326,43 @@ fn a_one_way_flow_opens_in_one_step() {
 }
 
 #[test]
+fn flows_of_a_drained_target_are_closed() {
+    let other = "1/udp/10.0.0.6:40000>10.90.0.83:5000";
+    let close = |target| Command::CloseTarget(TargetId(target));
+    let stage = check(
+        Stage::new(SlotLimits::default()),
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (2, propose(1, KEY, "-", 1), "OPENED 1, 0 gets 1"),
+            (3, close(2), ""),
+            (4, nothing(), ""),
+            (5, close(1), ""),
+            (
+                6,
+                nothing(),
+                "CLOSED Drained [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, free 1:t1",
+            ),
+            // One that comes later is another matter.
+            (7, ask(other, 0), "ask 7"),
+            (8, propose(2, other, "-", 7), "OPENED 2, 0 gets 2"),
+            (9, nothing(), ""),
+        ],
+    );
+    assert_eq!(stage.slot.flow_count(), 1);
+    // What lingers keeps its port until the end of the linger.
+    check(
+        Stage::new(SlotLimits::default()),
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (2, propose(1, KEY, "-", 1), "OPENED 1, 0 gets 1"),
+            (3, report(KEY, 3, RST), ""),
+            (4, close(1), ""),
+            (5, nothing(), ""),
+        ],
+    );
+}
+
+#[test]
 fn a_taken_key_is_retried_and_then_refused() {
     let second = "2/tcp/10.2.0.11:8080>10.2.0.100:20001";
     check(

@@ -34,6 +34,7 @@ impl Slot {
             Command::Hear(message) => self.hear(message, context),
             Command::Report(report) => Ok(Some(self.report(report))),
             Command::Remove(key) => self.remove(key),
+            Command::CloseTarget(target) => Ok(Some(Event::TargetClosed(target))),
             Command::Due(timer) => Ok(self.timer_due(timer, context.now)),
         }
     }

@@ -5,14 +5,17 @@
 //! Supervisor ─┬─ networks (host)      hosts        what is started, and from where it recovers
 //!             ├─ slots    (host)      wiring       which effect goes to whom
 //!             ├─ decision (host)      dataplane    ports, steering, shards
+//!             ├─ Prober               health       whether targets take flows
 //!             └─ Dataplane ── shards  underlay     the kernel's routes and neighbours
 //! ```
 
 pub mod dataplane;
 pub mod detach;
 mod flows;
+mod health;
 mod hosts;
 mod identity;
+mod kept;
 mod lock;
 mod plane;
 mod steering;

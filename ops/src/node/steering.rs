@@ -33,9 +33,10 @@ pub fn owned(catalog: &Catalog, networks: &[(NetworkId, PortIndex)]) -> Vec<(Por
 }
 
 /// What the XDP programs are told. `kernel` are the addresses of this kernel, which keeps them at
-/// every port, whatever the objects say.
+/// every port, whatever the objects say; `kept` are ends that flows still need.
 pub fn steering(
     catalog: &Catalog,
+    kept: impl Iterator<Item = NetworkEnd>,
     networks: &[(NetworkId, PortIndex)],
     kernel: &BTreeSet<IpAddr>,
     ports: usize,
@@ -57,7 +58,7 @@ pub fn steering(
             steering.ranges.insert((port, range));
         }
     }
-    for end in objects.ends {
+    for end in objects.ends.into_iter().chain(kept) {
         if let Some(port) = port(networks, end.network) {
             steer_end(&end, port, &mut steering);
         }

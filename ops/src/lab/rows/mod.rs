@@ -1,7 +1,10 @@
 //! The rows of checks, each named as in the acceptance table.
 
 mod balance;
+mod change;
+mod drain;
 mod fast_path;
+mod health;
 mod kernel;
 mod multicast;
 mod path;
@@ -13,6 +16,7 @@ mod unknown;
 
 use super::error::Error;
 use super::scene::Scene;
+use super::serve::Answer;
 
 /// One row.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +30,7 @@ pub(crate) struct Row {
 }
 
 /// All rows, in the order in which they are played.
-pub(crate) const ROWS: [Row; 10] = [
+pub(crate) const ROWS: [Row; 13] = [
     Row {
         name: "T2",
         about: "a balanced address: shares, and flows that stick",
@@ -37,8 +41,16 @@ pub(crate) const ROWS: [Row; 10] = [
     Row { name: "T4", about: "several requirements at once", run: several::run },
     Row { name: "T8", about: "no message leaves the fast path", run: fast_path::run },
     Row { name: "T12", about: "packets of unknown flows", run: unknown::run },
+    Row { name: "HEALTH", about: "probed targets: stopped and back", run: health::run },
+    Row { name: "DRAIN", about: "targets that drain or leave their set", run: drain::run },
+    Row { name: "T17", about: "a requirement changes under its flows", run: change::run },
     Row { name: "PATH", about: "traceroute and path MTU discovery", run: path::run },
     Row { name: "KERNEL", about: "what is not Penstock's goes to the kernel", run: kernel::run },
     Row { name: "RESTART", about: "the node killed and started again", run: restart::run },
     Row { name: "STOP", about: "a clean stop leaves nothing in the kernel", run: stop::run },
 ];
+
+/// How many of the answers are by a server.
+fn share(answers: &[Answer], name: &str) -> u32 {
+    answers.iter().filter(|answer| answer.server == name).count() as u32
+}
