@@ -139,6 +139,8 @@ impl JournalEvent for NetworkEvent {
             NetworkEvent::EndpointRemoved(_) => "penstock.network.endpoint_removed.v1",
             NetworkEvent::TargetSetRemoved(_) => "penstock.network.target_set_removed.v1",
             NetworkEvent::RequirementRemoved(_) => "penstock.network.requirement_removed.v1",
+            NetworkEvent::TargetHealthChanged(_) => "penstock.network.target_health_changed.v1",
+            NetworkEvent::TargetDrained(_) => "penstock.network.target_drained.v1",
         }
     }
 
@@ -160,6 +162,8 @@ impl JournalEvent for NetworkEvent {
             | NetworkEvent::EndpointRemoved(removed)
             | NetworkEvent::TargetSetRemoved(removed)
             | NetworkEvent::RequirementRemoved(removed) => write(removed, out),
+            NetworkEvent::TargetHealthChanged(event) => write(event, out),
+            NetworkEvent::TargetDrained(event) => write(event, out),
         }
     }
 
@@ -178,6 +182,10 @@ impl JournalEvent for NetworkEvent {
             "penstock.network.requirement_removed.v1" => {
                 E::RequirementRemoved(read(envelope, value)?)
             }
+            "penstock.network.target_health_changed.v1" => {
+                E::TargetHealthChanged(read(envelope, value)?)
+            }
+            "penstock.network.target_drained.v1" => E::TargetDrained(read(envelope, value)?),
             _ => return Err(unknown(envelope)),
         })
     }

@@ -8,16 +8,19 @@ use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::envelope::Envelope;
 use penstock_event_schema::epoch::{Epoch, Seq};
 use penstock_event_schema::event::flow::{
-    Choice, CloseReason, Counters, FlowClosed, FlowEvent, FlowOpened, Resource, ReverseBound,
-    ReverseReleased, Trackers,
+    Choice, CloseReason, Counters, Excluded, FlowClosed, FlowEvent, FlowOpened, Resource,
+    ReverseBound, ReverseReleased, Trackers,
 };
-use penstock_event_schema::event::network::{NetworkEvent, Removed};
+use penstock_event_schema::event::network::{
+    NetworkEvent, Removed, TargetDrained, TargetHealthChanged,
+};
 use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::id::{
     DirectiveId, EndpointId, Generation, NetworkId, RequirementId, TargetId, TargetSetId, Time,
 };
 use penstock_event_schema::network::{
-    Attachment, Endpoint, EndpointPort, Network, Target, TargetSet,
+    AllUnhealthy, Attachment, Endpoint, EndpointPort, HealthCheck, Network, Probe, Target,
+    TargetSet,
 };
 use penstock_event_schema::requirement::{
     AnycastPolicy, IdleLimits, Match, Requirement, SourceSubstitution, Transform, UnknownPolicy,
@@ -109,10 +112,11 @@ fn every_kind_is_on_file() {
         NetworkEvent::TargetSetDefined(_) | NetworkEvent::RequirementDefined(_) => event.kind(),
         NetworkEvent::NetworkRemoved(_) | NetworkEvent::EndpointRemoved(_) => event.kind(),
         NetworkEvent::TargetSetRemoved(_) | NetworkEvent::RequirementRemoved(_) => event.kind(),
+        NetworkEvent::TargetHealthChanged(_) | NetworkEvent::TargetDrained(_) => event.kind(),
     };
     let today: BTreeSet<&str> =
         flow_events().iter().map(flow).chain(network_events().iter().map(network)).collect();
-    assert_eq!(today.len(), 12);
+    assert_eq!(today.len(), 14);
     assert!(today.is_subset(&on_file), "{:?}", today.difference(&on_file));
 }
 
@@ -203,7 +207,12 @@ fn flow_events() -> Vec<FlowEvent> {
             &chain,
             vec![Resource::Target(TargetId(5)), port],
             vec![
-                Choice::Maglev { generation: Generation(4), hash: u64::MAX, target: TargetId(5) },
+                Choice::Maglev {
+                    generation: Generation(4),
+                    hash: u64::MAX,
+                    target: TargetId(5),
+                    excluded: None,
+                },
                 Choice::Port { start: place(19_999), skipped: 1, taken: place(20_000) },
             ],
             trackers(&["node-1"]),
@@ -217,6 +226,25 @@ fn flow_events() -> Vec<FlowEvent> {
                 seed: 1 << 63,
                 candidates: vec![(TargetId(6), 0), (TargetId(7), 3)],
                 target: TargetId(6),
+                excluded: None,
+            }],
+            trackers(&["node-1"]),
+            UnknownPolicy::Drop,
+        ),
+        opened(
+            &echo,
+            vec![Resource::Target(TargetId(6))],
+            vec![Choice::LeastConnections {
+                generation: Generation(4),
+                seed: 1,
+                candidates: vec![(TargetId(6), 0)],
+                target: TargetId(6),
+                excluded: Excluded {
+                    unhealthy: vec![TargetId(7)],
+                    draining: vec![TargetId(8), TargetId(9)],
+                    taken: vec![TargetId(10)],
+                }
+                .boxed(),
             }],
             trackers(&["node-1"]),
             UnknownPolicy::Drop,
@@ -224,7 +252,7 @@ fn flow_events() -> Vec<FlowEvent> {
         opened(
             &copies,
             Vec::new(),
-            vec![Choice::Multicast { generation: Generation(4), copies: 2 }],
+            vec![Choice::Multicast { generation: Generation(4), copies: 2, excluded: None }],
             trackers(&[]),
             UnknownPolicy::Drop,
         ),
@@ -248,8 +276,8 @@ fn flow_events() -> Vec<FlowEvent> {
         other => panic!("{} is no opening", other.kind()),
     };
     events.push(retried);
-    use CloseReason::{Finished, Idle, Removed, Reset};
-    events.extend([Finished, Reset, Idle, Removed].map(|reason| {
+    use CloseReason::{Drained, Finished, Idle, Removed, Reset};
+    events.extend([Finished, Reset, Idle, Removed, Drained].map(|reason| {
         FlowEvent::FlowClosed(FlowClosed {
             flow: chain.flow,
             reason,
@@ -298,6 +326,31 @@ fn network_events() -> Vec<NetworkEvent> {
     let least = anycast(AnycastPolicy::LeastConnections);
     let multicast = Transform::Multicast { target_set: TargetSetId(1), copies_max: 2 };
     let removed = || Removed { name: "web".into(), id: 3 };
+    let probed = |probe, when_all_unhealthy| {
+        NetworkEvent::TargetSetDefined(TargetSet {
+            id: TargetSetId(1),
+            name: "web".into(),
+            network: NetworkId(2),
+            targets: vec![Target {
+                id: TargetId(5),
+                name: "s1".into(),
+                address: address("10.2.0.11"),
+                port: 8080,
+                weight: 1,
+                draining: true,
+            }],
+            health: Some(HealthCheck {
+                probe,
+                interval_ms: 2_000,
+                timeout_ms: 1_000,
+                rise: 2,
+                fall: 3,
+                when_all_unhealthy,
+            }),
+            drain_ms: Some(60_000),
+            generation,
+        })
+    };
     vec![
         NetworkEvent::NetworkDefined(Network {
             id: NetworkId(1),
@@ -327,9 +380,22 @@ fn network_events() -> Vec<NetworkEvent> {
                 address: address("10.2.0.11"),
                 port: 8080,
                 weight: 1,
+                draining: false,
             }],
+            health: None,
+            drain_ms: None,
             generation,
         }),
+        probed(Probe::Tcp { port: 0 }, AllUnhealthy::Any),
+        probed(
+            Probe::Http {
+                port: 8081,
+                path: "/ready".into(),
+                host: "web.example".into(),
+                expect: (200, 399),
+            },
+            AllUnhealthy::Refuse,
+        ),
         requirement(
             endpoint(),
             vec![anycast(AnycastPolicy::Maglev), substitution],
@@ -343,5 +409,17 @@ fn network_events() -> Vec<NetworkEvent> {
         NetworkEvent::EndpointRemoved(removed()),
         NetworkEvent::TargetSetRemoved(removed()),
         NetworkEvent::RequirementRemoved(removed()),
+        NetworkEvent::TargetHealthChanged(TargetHealthChanged {
+            target_set: TargetSetId(1),
+            target: TargetId(5),
+            name: "s1".into(),
+            healthy: false,
+            reason: "connection refused".into(),
+            generation,
+        }),
+        NetworkEvent::TargetDrained(TargetDrained {
+            target_set: TargetSetId(1),
+            target: TargetId(5),
+        }),
     ]
 }

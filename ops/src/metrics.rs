@@ -63,6 +63,8 @@ pub const METRICS: &[Metric] = metric_table! {
     "penstock_shard_cache_misses_total" Counter Count ["shard"] "Packets that did not.";
     "penstock_shard_events_total" Counter Count ["shard", "event"] "What else a shard counts.";
     "penstock_shard_drops_total" Counter Count ["shard", "reason"] "Packets dropped, by reason.";
+    "penstock_target_taking" Gauge Count ["target_set", "target"]
+        "1 when a target that is probed or drains gets new flows, else 0.";
     "penstock_journal_accepted_total" Counter Count [] "Records that survive the process.";
     "penstock_journal_durable_total" Counter Count [] "Records on stable storage.";
 };
@@ -152,6 +154,11 @@ fn publish(status: &NodeStatus) {
                 .absolute(*count);
         }
     }
+    for row in &status.targets {
+        let (target_set, target) = (row.target_set.clone(), row.target.clone());
+        gauge!("penstock_target_taking", "target_set" => target_set, "target" => target)
+            .set(flag(row.taking));
+    }
     for shard in &status.shards {
         let id = || shard.id.to_string();
         gauge!("penstock_shard_cache_entries", "shard" => id()).set(shard.cache_entries as f64);
@@ -173,7 +180,7 @@ fn publish(status: &NodeStatus) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::plane::{PortStatus, ShardStatus};
+    use crate::api::plane::{PortStatus, ShardStatus, TargetStatus};
 
     /// Every metric of the table is published, and nothing else.
     #[test]
@@ -182,6 +189,7 @@ mod tests {
         let status = NodeStatus {
             refusals: pair(),
             ports: vec![PortStatus { counters: pair(), ..Default::default() }],
+            targets: vec![TargetStatus::default()],
             shards: vec![ShardStatus { counters: pair(), drops: pair(), ..Default::default() }],
             ..Default::default()
         };

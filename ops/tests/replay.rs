@@ -229,7 +229,7 @@ fn the_program_replays() {
     check("--verify", 0, "decisions: 16 made again, 0 came to something else");
     check("-o json", 0, "\"flowsOpened\": 16");
     check(&format!("--until {middle} flow list --requirement out"), 0, "192.168.1.1:30000");
-    check(&format!("--until {middle} get targetsets"), 0, "servers  3        1");
+    check(&format!("--until {middle} get targetsets"), 0, "servers  3        3             1");
     check("get targetset web -o yaml", 0, "name: s3");
     check("flow explain 10.0.0.1:40000>10.90.0.80:80", 0, "closed (removed)");
     check(

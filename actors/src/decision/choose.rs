@@ -148,26 +148,31 @@ impl Chooser<'_> {
     ) -> Result<(), RefusalReason> {
         let table =
             self.tables.get(set, draft.key.source.is_ipv4()).ok_or(RefusalReason::NoTarget)?;
+        if table.is_shut() {
+            return Err(RefusalReason::NoHealthyTarget);
+        }
+        let excluded = table.excluded(draft.excluded);
         let (target, choice) = match policy {
             AnycastPolicy::Maglev => {
-                let target =
-                    table.hashed(draft.hash, draft.excluded).ok_or(RefusalReason::NoTarget)?;
+                let target = table.hashed(draft.hash, &excluded).ok_or(RefusalReason::NoTarget)?;
                 let choice = Choice::Maglev {
                     generation: table.generation,
                     hash: draft.hash,
                     target: target.id,
+                    excluded: excluded.boxed(),
                 };
                 (target, choice)
             }
             AnycastPolicy::LeastConnections => {
                 let (target, candidates) = table
-                    .less_loaded(draft.seed, draft.excluded, |id| self.collection.count(id))
+                    .less_loaded(draft.seed, &excluded, |id| self.collection.count(id))
                     .ok_or(RefusalReason::NoTarget)?;
                 let choice = Choice::LeastConnections {
                     generation: table.generation,
                     seed: draft.seed,
                     candidates,
                     target: target.id,
+                    excluded: excluded.boxed(),
                 };
                 (target, choice)
             }
@@ -189,16 +194,26 @@ impl Chooser<'_> {
         let set = self.catalog.target_set(set).ok_or(RefusalReason::NoTarget)?;
         let is_ipv4 = draft.key.source.is_ipv4();
         let max = if copies_max == 0 { usize::MAX } else { usize::from(copies_max) };
+        let excluded = self.catalog.excluded(set, is_ipv4);
         let targets = set.targets.iter().filter(|target| target.address.is_ipv4() == is_ipv4);
+        let taking = targets.filter(|target| {
+            !excluded.unhealthy.contains(&target.id) && !excluded.draining.contains(&target.id)
+        });
         let copies: Vec<SocketAddr> =
-            targets.take(max).map(|target| draft.end(target.address, target.port)).collect();
+            taking.take(max).map(|target| draft.end(target.address, target.port)).collect();
+        let excluded = excluded.boxed();
         if copies.is_empty() {
-            return Err(RefusalReason::NoTarget);
+            return Err(match excluded {
+                Some(_) => RefusalReason::NoHealthyTarget,
+                None => RefusalReason::NoTarget,
+            });
         }
         draft.egress = set.network;
-        draft
-            .choices
-            .push(Choice::Multicast { generation: set.generation, copies: copies.len() as u16 });
+        draft.choices.push(Choice::Multicast {
+            generation: set.generation,
+            copies: copies.len() as u16,
+            excluded,
+        });
         draft.copies = Some(copies);
         Ok(())
     }

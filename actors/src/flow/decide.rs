@@ -38,6 +38,7 @@ impl Slot {
             }
             Command::Report(report) => Ok(Some(self.report(report))),
             Command::Remove(key) => self.remove(key),
+            Command::CloseTarget(target) => Ok(Some(Event::TargetClosed(target))),
             Command::Due(timer) => Ok(self.timer_due(timer, context.now)),
         }
     }

@@ -55,7 +55,8 @@ impl Slot {
                 }
             }
             Event::Reported(report) => out.extend(self.relay_effect(report)),
-            Event::Joined(_) | Event::Confirmed(_) | Event::Relayed { .. } | Event::Rearmed(_) => {}
+            Event::Joined(_) | Event::Confirmed(_) | Event::Relayed { .. } => {}
+            Event::TargetClosed(_) | Event::Rearmed(_) => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::machine::MachineEvent;
 use penstock_event_schema::event::flow::{FlowEvent, RefusalReason};
 use penstock_event_schema::flow::{FlowKey, SlotHash};
-use penstock_event_schema::id::{DecisionNodeId, ShardId, SlotId};
+use penstock_event_schema::id::{DecisionNodeId, ShardId, SlotId, TargetId};
 use penstock_event_schema::message::decision::{DecisionReply, DecisionRequest, Proposal};
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::summary::{Cut, CutRequest};
@@ -91,6 +91,8 @@ pub enum Command {
     Report(ActivityReport),
     /// An operator wants the flow of this key gone; either key of it.
     Remove(FlowKey),
+    /// A target has had time enough to drain: its flows are to be closed.
+    CloseTarget(TargetId),
     /// A timer is due; from [`due`](crate::machine::Machine::due) only.
     Due(Timer),
 }
@@ -168,6 +170,8 @@ pub enum Event {
         /// What was seen.
         report: ActivityReport,
     },
+    /// The flows of a target are to be closed, as many at a time as timers may be due.
+    TargetClosed(TargetId),
     /// A timer was due too early: its record has been heard of since.
     Rearmed(Timer),
 }

@@ -45,6 +45,8 @@ pub(super) struct Live {
     pub(super) changed: Time,
     /// The time at which its timer stands.
     pub(super) armed: Time,
+    /// Since when its target has had time enough to drain.
+    pub(super) drained: Option<Time>,
 }
 
 impl Live {
@@ -55,6 +57,7 @@ impl Live {
             connection: Connection::default(),
             changed: at,
             armed: Time::MAX,
+            drained: None,
         }
     }
 }
@@ -68,7 +71,11 @@ impl Flow {
     pub(super) fn end(&self, limits: &SlotLimits) -> (Time, CloseReason) {
         let idle_ms = u64::from(self.directive.idle_ms);
         let live = &self.live;
-        match self.state() {
+        let state = self.state();
+        if let Some(at) = live.drained.filter(|_| !state.is_closing()) {
+            return (at, CloseReason::Drained);
+        }
+        match state {
             FlowState::Finishing => (live.changed.plus_ms(limits.linger_ms), CloseReason::Finished),
             FlowState::Reset => (live.changed.plus_ms(limits.reset_linger_ms), CloseReason::Reset),
             FlowState::Opening if self.directive.protocol() == Protocol::TCP => {

@@ -8,6 +8,7 @@ use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
 use crate::machine::{Commit, Context, Machine};
+use crate::network::TargetEnd;
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{FlowEvent, FlowOpened, Resource, ReverseBound, Trackers};
 use penstock_event_schema::flow::FlowKey;
@@ -136,6 +137,12 @@ impl Slot {
         self.tallies.targets.iter().map(|(id, tally)| (*id, *tally))
     }
 
+    /// The ends from which replies of live flows come in: of those that have a target and keep the
+    /// client's own address, so that nothing else says whose their replies are.
+    pub fn reply_ends(&self) -> impl Iterator<Item = TargetEnd> + '_ {
+        self.tallies.ends.keys().copied()
+    }
+
     /// How long openings took.
     pub fn stages(&self) -> Stages {
         self.stages
@@ -208,7 +215,7 @@ impl Slot {
             opened: at,
             live: Live::new(at),
         };
-        self.tallies.open(opened.directive.requirement, &opened.resources, self.awake);
+        self.tallies.open(&opened.directive, &opened.resources, self.awake);
         let place = self.table.add_flow(&self.setup.hash, flow);
         self.rearm(Timer::Flow(place));
     }
@@ -252,7 +259,7 @@ impl Slot {
     fn take_out(&mut self, key: &FlowKey) {
         match self.table.remove(&self.setup.hash, key) {
             Removed::Flow(flow) => {
-                self.tallies.close(flow.directive.requirement, &flow.resources, self.awake);
+                self.tallies.close(&flow.directive, &flow.resources, self.awake);
                 self.left.flow = Some(flow);
             }
             Removed::Opening(opening) => self.left.opening = Some(opening),
@@ -319,6 +326,21 @@ impl Slot {
         flow.report(direction, report, at);
         // Only an end that has come nearer moves the timer; all else waits until it is due.
         if flow.end(&limits).0 < flow.live.armed {
+            self.rearm(Timer::Flow(place));
+        }
+    }
+}
+
+impl Slot {
+    /// One walk over the flows; their timers bound how many are closed at a time.
+    fn evolve_target_closed(&mut self, target: TargetId, at: Time) {
+        let held = Resource::Target(target);
+        let flows = self.table.flows.iter().filter(|(_, flow)| flow.resources.contains(&held));
+        let places: Vec<u32> = flows.map(|(place, _)| place).collect();
+        for place in places {
+            if let Some(flow) = self.table.flows.get_mut(place) {
+                flow.live.drained.get_or_insert(at);
+            }
             self.rearm(Timer::Flow(place));
         }
     }
@@ -405,6 +427,7 @@ impl Machine for Slot {
                     self.evolve_reported(place, Direction::Reverse, report, at);
                 }
             }
+            Event::TargetClosed(target) => self.evolve_target_closed(*target, at),
             Event::Rearmed(timer) => self.rearm(*timer),
         }
         self.summarise(event);

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use penstock_event_schema::flow::Protocol;
-use penstock_event_schema::network::{Attachment, EndpointPort};
+use penstock_event_schema::network::{Attachment, EndpointPort, HealthCheck};
 use penstock_event_schema::requirement::{AnycastPolicy, IdleLimits, UnknownPolicy};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -98,6 +98,12 @@ pub struct TargetSetSpec {
     pub network: String,
     /// The targets.
     pub targets: Vec<TargetSpec>,
+    /// How it is found out which of them take flows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// How long flows may stay at a target that drains or has left the set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<u32>,
 }
 
 /// One target.
@@ -112,6 +118,9 @@ pub struct TargetSpec {
     pub port: u16,
     /// Its share beside the others, at least 1.
     pub weight: u16,
+    /// Whether it gets no new flow.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// What is to be done with matching packets.

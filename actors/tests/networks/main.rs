@@ -101,7 +101,13 @@ fn run(networks: &mut Networks, command: Command) -> Result<bool, String> {
     networks.evolve(&event, Time(1));
     let mut effects = Vec::new();
     networks.effects(&event, &mut effects);
-    let published: Vec<_> = effects.into_iter().map(|Effect::Publish(event)| event).collect();
+    let published: Vec<_> = effects
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::Publish(event) => Some(event),
+            Effect::LookAtDrains(_) => None,
+        })
+        .collect();
     assert_eq!(
         published.iter().collect::<Vec<_>>(),
         event.recorded().into_iter().collect::<Vec<_>>()

@@ -60,6 +60,8 @@ pub(crate) fn objects() -> Vec<NetworkEvent> {
                 target(3, "10.2.0.13", 0),
                 target(4, "fd00:2::11", 8080),
             ],
+            health: None,
+            drain_ms: None,
             generation: FIRST,
         }),
         endpoint(1, "web", &["10.90.0.80", "fd00:90::80"], vec![tcp, icmp]),
@@ -120,7 +122,7 @@ fn endpoint(id: u32, name: &str, addresses: &[&str], ports: Vec<EndpointPort>) -
 
 fn target(id: u32, address: &str, port: u16) -> Target {
     let address = address.parse().expect("an address");
-    Target { id: TargetId(id), name: format!("s{id}"), address, port, weight: 1 }
+    Target { id: TargetId(id), name: format!("s{id}"), address, port, weight: 1, draining: false }
 }
 
 fn pool(port_first: u16, port_last: u16, preserve_port: bool) -> Transform {

@@ -28,6 +28,29 @@ pub enum Resource {
     Target(TargetId),
 }
 
+/// Targets that a choice passed over, by the reason: of the packet's IP version, in the order of
+/// their ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Excluded {
+    /// Probes fail, or none has succeeded yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unhealthy: Vec<TargetId>,
+    /// An operator has them drain.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub draining: Vec<TargetId>,
+    /// A tracker refused the reverse key that they lead to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<TargetId>,
+}
+
+impl Excluded {
+    /// None when nothing is excluded, as it stands in a [`Choice`].
+    pub fn boxed(self) -> Option<Box<Excluded>> {
+        (self != Excluded::default()).then(|| Box::new(self))
+    }
+}
+
 /// How a resource was chosen: enough to choose again and compare.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,6 +63,9 @@ pub enum Choice {
         hash: u64,
         /// What the table held.
         target: TargetId,
+        /// What was passed over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        excluded: Option<Box<Excluded>>,
     },
     /// The less loaded of two.
     LeastConnections {
@@ -51,6 +77,9 @@ pub enum Choice {
         candidates: Vec<(TargetId, u32)>,
         /// The one taken.
         target: TargetId,
+        /// What was passed over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        excluded: Option<Box<Excluded>>,
     },
     /// The next free pool port.
     Port {
@@ -67,6 +96,9 @@ pub enum Choice {
         generation: Generation,
         /// How many copies.
         copies: u16,
+        /// What was passed over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        excluded: Option<Box<Excluded>>,
     },
 }
 
@@ -80,6 +112,8 @@ pub enum RefusalReason {
     UnknownFlow,
     /// The target set has no target of the packet's IP version.
     NoTarget,
+    /// Every target of the packet's IP version is unhealthy or draining.
+    NoHealthyTarget,
     /// Every pool port toward this destination is taken.
     PoolExhausted,
     /// The reverse key is held by another live flow, also after the retries.
@@ -94,10 +128,11 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// All reasons, for metrics and tables.
-    pub const ALL: [RefusalReason; 8] = [
+    pub const ALL: [RefusalReason; 9] = [
         RefusalReason::NoRequirement,
         RefusalReason::UnknownFlow,
         RefusalReason::NoTarget,
+        RefusalReason::NoHealthyTarget,
         RefusalReason::PoolExhausted,
         RefusalReason::ReverseTaken,
         RefusalReason::TooManyFlows,
@@ -111,6 +146,7 @@ impl RefusalReason {
             RefusalReason::NoRequirement => "no_requirement",
             RefusalReason::UnknownFlow => "unknown_flow",
             RefusalReason::NoTarget => "no_target",
+            RefusalReason::NoHealthyTarget => "no_healthy_target",
             RefusalReason::PoolExhausted => "pool_exhausted",
             RefusalReason::ReverseTaken => "reverse_taken",
             RefusalReason::TooManyFlows => "too_many_flows",
@@ -132,6 +168,8 @@ pub enum CloseReason {
     Idle,
     /// An operator or a change of configuration ended it.
     Removed,
+    /// Its target has drained for as long as flows may stay.
+    Drained,
 }
 
 /// What both directions of a flow have carried.

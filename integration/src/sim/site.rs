@@ -202,10 +202,11 @@ impl Site {
                     address: HostId::Server(n).address(ipv6),
                     port,
                     weight: 1,
+                    draining: false,
                 });
             }
         }
-        TargetSetSpec { network: "servers".into(), targets }
+        TargetSetSpec { network: "servers".into(), targets, health: None, drain_ms: None }
     }
 
     /// The requirement of a service, by its name.

@@ -94,6 +94,11 @@ pub struct LiveTarget {
     pub flows: u64,
     /// Flows opened since the node started.
     pub flows_opened: u64,
+    /// What becomes of new flows there: `unprobed` or `healthy` when it gets them, `unhealthy`,
+    /// `unknown` (no probe has said anything yet) or `draining` when not.
+    pub standing: String,
+    /// What the probe said that made it so; empty without one.
+    pub said: String,
 }
 
 /// What became of a resource.
@@ -293,6 +298,8 @@ pub struct NodeStatus {
     pub ports: Vec<PortStatus>,
     /// Its shards.
     pub shards: Vec<ShardStatus>,
+    /// Targets that are probed or drain.
+    pub targets: Vec<TargetStatus>,
     /// Its journal.
     pub journal: JournalStatus,
 }
@@ -355,6 +362,18 @@ pub struct PoolStatus {
     pub used: u64,
     /// The most that are in use at one address toward one end.
     pub busiest: u64,
+}
+
+/// How a target is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// The name of its set.
+    pub target_set: String,
+    /// Its name.
+    pub target: String,
+    /// Whether it gets new flows.
+    pub taking: bool,
 }
 
 /// How a port is.

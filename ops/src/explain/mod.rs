@@ -8,7 +8,7 @@ mod pattern;
 mod story;
 
 pub use pattern::FlowPattern;
-pub use story::{Candidate, EventRow, RequirementRow, Story};
+pub use story::{Candidate, EventRow, Exclusion, RequirementRow, Story};
 
 use penstock_actors::flow::{FlowView, Slot};
 use penstock_actors::journal::search::Search;

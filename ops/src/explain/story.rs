@@ -6,10 +6,11 @@ use penstock_actors::network::Catalog;
 use penstock_event_schema::codec::JournalEvent;
 use penstock_event_schema::directive::Directive;
 use penstock_event_schema::event::flow::{
-    Choice, CloseReason, FlowClosed, FlowEvent, FlowOpened, Resource, Trackers,
+    Choice, CloseReason, Excluded, FlowClosed, FlowEvent, FlowOpened, Resource, Trackers,
 };
 use penstock_event_schema::id::TargetId;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Everything that is known of a flow; pairs are (forward, reverse).
@@ -29,8 +30,8 @@ pub struct Story {
     /// Targets that were eligible in the choice, with what was counted for them; empty where a
     /// hash chooses.
     pub candidates: Vec<Candidate>,
-    /// What was not eligible: refused before by a reverse slot.
-    pub excluded: Vec<Resource>,
+    /// What was not eligible.
+    pub excluded: Vec<Exclusion>,
     /// Pool ports that were passed over because they were taken.
     pub ports_skipped: u32,
     /// How everything was chosen, as recorded.
@@ -82,6 +83,15 @@ pub struct Candidate {
     pub taken: bool,
 }
 
+/// What was passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exclusion {
+    /// A target's name, or a pool port and the end toward which it is used.
+    pub what: String,
+    /// Which knowledge excluded it.
+    pub why: String,
+}
+
 /// A record of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRow {
@@ -125,7 +135,7 @@ impl Story {
                 generation: directive.generation.0,
             },
             candidates: candidates(&choices, catalog),
-            excluded: opened.map(|opened| opened.excluded.clone()).unwrap_or_default(),
+            excluded: opened.map(|opened| exclusions(opened, catalog)).unwrap_or_default(),
             ports_skipped: ports_skipped(&choices),
             target: target(&resources, catalog),
             choices,
@@ -175,6 +185,37 @@ fn ports_skipped(choices: &[Choice]) -> u32 {
         _ => 0,
     });
     skipped.sum()
+}
+
+fn exclusions(opened: &FlowOpened, catalog: &Catalog) -> Vec<Exclusion> {
+    const REFUSED: &str = "refused by its reverse slot";
+    let mut rows = Vec::new();
+    let mut row = |what: String, why: &str| rows.push(Exclusion { what, why: why.into() });
+    for choice in &opened.choices {
+        let (Choice::Maglev { excluded, .. }
+        | Choice::LeastConnections { excluded, .. }
+        | Choice::Multicast { excluded, .. }) = choice
+        else {
+            continue;
+        };
+        let Some(Excluded { unhealthy, draining, taken: _ }) = excluded.as_deref() else {
+            continue;
+        };
+        unhealthy.iter().for_each(|id| row(name(*id, catalog), "unhealthy by its probes"));
+        draining.iter().for_each(|id| row(name(*id, catalog), "draining by its target set"));
+    }
+    for resource in &opened.excluded {
+        match resource {
+            Resource::Target(id) => row(name(*id, catalog), REFUSED),
+            Resource::Port { address, port, protocol, toward } => {
+                row(
+                    format!("{protocol} {} toward {toward}", SocketAddr::new(*address, *port)),
+                    REFUSED,
+                );
+            }
+        }
+    }
+    rows
 }
 
 fn candidates(choices: &[Choice], catalog: &Catalog) -> Vec<Candidate> {

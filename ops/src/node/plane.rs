@@ -6,7 +6,8 @@ use super::flows;
 use super::wiring::Wiring;
 use crate::api::plane::{
     Answer, DecisionNodeStatus, DirectiveRow, FieldRefusal, FlowFilter, FlowRow, Invalidate,
-    JournalStatus, Listing, Live, LiveTarget, NodeStatus, Outcome, Plane, Stored, Unavailable,
+    JournalStatus, Listing, Live, LiveTarget, NodeStatus, Outcome, Plane, Stored, TargetStatus,
+    Unavailable,
 };
 use crate::config::NodeConfig;
 use crate::explain::{self, FlowPattern, Story};
@@ -14,7 +15,7 @@ use crate::resource::{Kind, Resource};
 use penstock_actors::flow::Stages;
 use penstock_actors::journal::embedded::EmbeddedJournal;
 use penstock_actors::machine::{Context, Machine};
-use penstock_actors::network::{Catalog, Command, Networks, Refusal};
+use penstock_actors::network::{Catalog, Command, Networks, Refusal, Standing};
 use penstock_actors::replay::Until;
 use penstock_actors::shell::clock::Clock;
 use penstock_actors::shell::host::{Denied, HostRef};
@@ -140,6 +141,8 @@ pub(crate) fn stored(catalog: &Catalog, live: &flows::LiveCounts, kind: Kind) ->
                         name: target.name.clone(),
                         flows: counts.flows,
                         flows_opened: counts.opened,
+                        standing: catalog.standing(set, target).name().into(),
+                        said: catalog.health_of(target.id).map_or("", |h| &h.reason).into(),
                     }
                 });
                 let targets: Vec<LiveTarget> = targets.collect();
@@ -164,6 +167,19 @@ pub(crate) fn stored(catalog: &Catalog, live: &flows::LiveCounts, kind: Kind) ->
     };
     rows.sort_by(|one, other| one.resource.name.cmp(&other.resource.name));
     rows
+}
+
+/// Targets of which there is more to say than that they are there.
+fn target_rows(catalog: &Catalog) -> Vec<TargetStatus> {
+    let sets = catalog.target_sets();
+    let all = sets.flat_map(|set| set.targets.iter().map(move |target| (set, target)));
+    let rows = all.filter_map(|(set, target)| {
+        let standing = catalog.standing(set, target);
+        let (target_set, target) = (set.name.clone(), target.name.clone());
+        let row = TargetStatus { target_set, target, taking: standing.is_taking() };
+        (standing != Standing::Unprobed).then_some(row)
+    });
+    rows.collect()
 }
 
 fn generation(catalog: &Catalog, kind: Kind, name: &str) -> Option<u32> {
@@ -292,6 +308,7 @@ impl Plane for NodePlane {
         let _ = self.call(DataplaneMessage::Settle).await?;
         let dataplane: DataplaneStatus = self.call(DataplaneMessage::Status).await?;
         let live = self.live().await?;
+        let targets = target_rows(&self.catalog().await?);
         let now = self.clock.now();
         let refusals = RefusalReason::ALL
             .into_iter()
@@ -312,6 +329,7 @@ impl Plane for NodePlane {
             refusals: refusals.collect(),
             ports: dataplane.port_rows(&self.config),
             shards: dataplane.shard_rows(),
+            targets,
             journal: JournalStatus { kind: "embedded".into(), accepted, durable },
         })
     }

@@ -6,7 +6,7 @@ use super::spec::{
     EndpointSpec, MatchSpec, NetworkSpec, RequirementSpec, TargetSetSpec, TransformSpec,
 };
 use super::{API_VERSION, Resource, Spec};
-use penstock_event_schema::network::EndpointPort;
+use penstock_event_schema::network::{AllUnhealthy, EndpointPort, HealthCheck, Probe};
 use penstock_event_schema::requirement::{AnycastPolicy, UnknownPolicy};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -52,15 +52,55 @@ fn target_set(spec: &TargetSetSpec) -> Value {
         .targets
         .iter()
         .map(|target| {
-            json!({
+            let mut value = json!({
                 "name": target.name,
                 "address": target.address,
                 "port": target.port,
                 "weight": target.weight,
-            })
+            });
+            if target.draining {
+                value["draining"] = true.into();
+            }
+            value
         })
         .collect();
-    json!({"network": spec.network, "targets": targets})
+    let mut value = json!({"network": spec.network, "targets": targets});
+    if let Some(check) = &spec.health {
+        value["health"] = health(check);
+    }
+    if let Some(drain_ms) = spec.drain_ms {
+        value["drainMs"] = drain_ms.into();
+    }
+    value
+}
+
+fn health(check: &HealthCheck) -> Value {
+    let mut fields = Map::new();
+    if check.probe.port() != 0 {
+        fields.insert("port".into(), check.probe.port().into());
+    }
+    let probe = match &check.probe {
+        Probe::Tcp { .. } => json!({"tcp": fields}),
+        Probe::Http { path, host, expect: (first, last), .. } => {
+            fields.insert("path".into(), path.as_str().into());
+            if !host.is_empty() {
+                fields.insert("host".into(), host.as_str().into());
+            }
+            fields.insert("expect".into(), format!("{first}-{last}").into());
+            json!({"http": fields})
+        }
+    };
+    json!({
+        "probe": probe,
+        "intervalMs": check.interval_ms,
+        "timeoutMs": check.timeout_ms,
+        "rise": check.rise,
+        "fall": check.fall,
+        "whenAllUnhealthy": match check.when_all_unhealthy {
+            AllUnhealthy::Refuse => "refuse",
+            AllUnhealthy::Any => "any",
+        },
+    })
 }
 
 fn endpoint(spec: &EndpointSpec) -> Value {
