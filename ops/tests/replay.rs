@@ -200,6 +200,7 @@ async fn a_moment_is_asked_like_a_node() {
         (&explain("udp/10.0.0.1:40000>10.90.0.81:80"), 404, "nothing is known"),
         (&explain("192.168.1.2:30000>1.2.3.4:443"), 404, "nothing is known"),
         (&explain("1.2.3.4:443>10.2.0.101:30000"), 200, "\"requirement\":{\"name\":\"out\""),
+        (&explain("10.2.0.101:30000>1.2.3.4:443"), 200, "\"requirement\":{\"name\":\"out\""),
         (&explain("servers/tcp/1.2.3.4:443>10.2.0.101:30000"), 200, "flow.reverse_bound.v1"),
         (&explain("clients/tcp/1.2.3.4:443>10.2.0.101:30000"), 404, "nothing is known"),
         (&explain("1.2.3.4"), 400, "is no flow"),

@@ -109,7 +109,7 @@ impl Node {
     fn configuration(&self) -> String {
         format!(
             "name: lab\ndataDirectory: {}\nrunDirectory: {}\nports: [left, right]\n{}",
-            self.site.folder().join("data").display(),
+            self.data_path().display(),
             self.site.folder().join("run").display(),
             self.plan.configuration,
         )
@@ -122,6 +122,11 @@ impl Node {
     /// Where the file with the lab's resources lies.
     pub(crate) fn resources_path(&self) -> PathBuf {
         self.site.folder().join("lab.yaml")
+    }
+
+    /// The node's data folder.
+    pub(crate) fn data_path(&self) -> PathBuf {
+        self.site.folder().join("data")
     }
 
     /// Where the node's log lies.

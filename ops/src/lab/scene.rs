@@ -8,10 +8,13 @@ use super::process::Process;
 use super::serve::{PORT, Received};
 use super::site::Site;
 use super::topology::{self, CLIENTS};
+use super::traffic::connection::Connection;
 use super::traffic::datagrams::Stream;
 use super::traffic::programs;
 use crate::api::plane::{DirectiveRow, Listing, NodeStatus};
+use penstock_event_schema::directive::Directive;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Who serves in the lab: namespace and the name that it answers with. The router, the node and
@@ -53,6 +56,10 @@ pub(crate) struct Scene {
     pub(crate) checks: Checks,
     /// The figures so far.
     pub(crate) figures: Figures,
+    /// Connections that rows leave open for later ones.
+    pub(crate) open: Vec<Connection>,
+    /// A flow as the client sees it, and its directive.
+    pub(crate) explained: Option<(String, Arc<Directive>)>,
     servers: Vec<(&'static str, Process)>,
 }
 
@@ -69,7 +76,15 @@ impl Scene {
         println!("2. the node: {subject:?}");
         let node = Node::start(site, subject, PLAN)?;
         let (checks, figures) = (Checks::default(), Figures::default());
-        Ok(Scene { site: site.clone(), node, checks, figures, servers })
+        Ok(Scene {
+            site: site.clone(),
+            node,
+            checks,
+            figures,
+            open: Vec::new(),
+            explained: None,
+            servers,
+        })
     }
 
     /// A namespace by its short name.

@@ -3,6 +3,7 @@
 mod balance;
 mod change;
 mod drain;
+mod explain;
 mod fast_path;
 mod forward;
 mod health;
@@ -32,7 +33,7 @@ pub(crate) struct Row {
 }
 
 /// All rows, in the order in which they are played.
-pub(crate) const ROWS: [Row; 15] = [
+pub(crate) const ROWS: [Row; 17] = [
     Row {
         name: "T2",
         about: "a balanced address: shares, and flows that stick",
@@ -55,7 +56,13 @@ pub(crate) const ROWS: [Row; 15] = [
         about: "transfers go on through SIGKILL and SIGTERM",
         run: transfers::run,
     },
+    Row { name: "EXPLAIN", about: "the whole story of one flow", run: explain::explain },
     Row { name: "STOP", about: "a clean stop leaves nothing in the kernel", run: stop::run },
+    Row {
+        name: "REPLAY",
+        about: "what was recorded, rebuilt and decided again",
+        run: explain::replay,
+    },
 ];
 
 /// How many of the answers are by a server.

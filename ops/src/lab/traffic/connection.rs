@@ -42,6 +42,14 @@ impl Connection {
         Ok(Connection { name: name.to_owned(), stream: BufReader::new(stream) })
     }
 
+    /// The client's end.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub(crate) fn local(&self) -> io::Result<SocketAddr> {
+        self.stream.get_ref().local_addr()
+    }
+
     /// Sends a request; the answer is read by another call.
     ///
     /// # Errors
