@@ -10,7 +10,7 @@ use penstock_event_schema::flow::{FlowKey, SlotHash};
 use penstock_event_schema::id::{DirectiveId, Generation, SlotId, TargetId, TargetSetId, Time};
 use penstock_event_schema::message::decision::{DecisionReply, DecisionRequest, Proposal};
 use penstock_event_schema::network::{AllUnhealthy, HealthCheck, Probe};
-use penstock_event_schema::requirement::UnknownPolicy;
+use penstock_event_schema::requirement::{FlowLimits, Requirement, UnknownPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -390,4 +390,65 @@ fn how_long_a_decision_takes() {
         println!("decide {what}: {median} ns, {} held", decision.collection().len());
         assert_eq!(effects.len(), 100_000);
     }
+}
+
+/// What requirement `web` answers to so many questions at once, with these limits.
+fn check_limits(limits: FlowLimits, asked: u16, opened: u16, refusal: RefusalReason) -> Decision {
+    let mut decision = decision();
+    let requirement = objects::objects().into_iter().find_map(|event| match event {
+        NetworkEvent::RequirementDefined(found) if found.name == "web" => Some(found),
+        _ => None,
+    });
+    let requirement = Requirement { limits, ..requirement.expect("there is one") };
+    let requirement = NetworkEvent::RequirementDefined(requirement);
+    run(&mut decision, Command::Configure(requirement), 0);
+    for question in 0..asked {
+        let key = format!("1/tcp/10.0.0.5:{}>10.90.0.80:80", 40_000 + question);
+        match ask(&mut decision, &key, &[]) {
+            DecisionReply::Propose(_) => assert!(question < opened, "{limits:?}: {question}"),
+            DecisionReply::Refuse { reason, policy, .. } => {
+                assert!(question >= opened, "{limits:?}: {question}");
+                assert_eq!((reason, policy), (refusal, UnknownPolicy::Drop), "{limits:?}");
+            }
+        }
+    }
+    decision
+}
+
+/// The next iteration: every slot is asked, and holds nothing.
+fn turn(decision: &mut Decision, now: Time) {
+    let mut due = Vec::new();
+    decision.due(now, 1_000, &mut due);
+    for command in due {
+        let Ok(event) = decision.decide(command, &Context { now, seed: now.0 });
+        let event = event.expect("a question");
+        decision.evolve(&event, now);
+        let mut effects = Vec::new();
+        decision.effects(&event, &mut effects);
+        let Some(Effect::AskCut { to, request }) = effects.pop() else { panic!("no question") };
+        let cut = Command::Cut(Arc::new(objects::cut(to.0, request.ask, &[])));
+        let Ok(event) = decision.decide(cut, &Context { now, seed: 0 });
+        decision.evolve(&event.expect("it is awaited"), now);
+    }
+}
+
+#[test]
+fn a_requirement_limits_its_flows() {
+    let none = FlowLimits::default();
+    check_limits(none, 20, 20, RefusalReason::FlowLimit);
+    check_limits(
+        FlowLimits { new_per_second: Some(7), ..none },
+        20,
+        7,
+        RefusalReason::NewFlowLimit,
+    );
+    let limits = FlowLimits { flows: Some(5), new_per_second: Some(7) };
+    let mut decision = check_limits(limits, 20, 5, RefusalReason::FlowLimit);
+    // Other requirements are not touched, and cuts that are without the flows free their places.
+    proposal(ask(&mut decision, "1/tcp/10.0.0.5:40000>10.90.0.81:80", &[]));
+    decision.resume(Time(1));
+    for second in 1..4 {
+        turn(&mut decision, Time(1).plus_ms(second * 1_000));
+    }
+    proposal(ask(&mut decision, "1/tcp/10.0.0.5:50000>10.90.0.80:80", &[]));
 }

@@ -8,8 +8,8 @@ use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::envelope::Envelope;
 use penstock_event_schema::epoch::{Epoch, Seq};
 use penstock_event_schema::event::flow::{
-    Choice, CloseReason, Counters, Excluded, FlowClosed, FlowEvent, FlowOpened, Resource,
-    ReverseBound, ReverseReleased, Trackers,
+    Choice, CloseReason, Counters, Excluded, FlowClosed, FlowEvent, FlowIntervened, FlowOpened,
+    Resource, ReverseBound, ReverseReleased, Trackers,
 };
 use penstock_event_schema::event::network::{
     NetworkEvent, Removed, TargetDrained, TargetHealthChanged,
@@ -23,7 +23,8 @@ use penstock_event_schema::network::{
     TargetSet,
 };
 use penstock_event_schema::requirement::{
-    AnycastPolicy, IdleLimits, Match, Requirement, SourceSubstitution, Transform, UnknownPolicy,
+    Action, AnycastPolicy, Condition, FlowLimits, IdleLimits, Intervention, Match, Requirement,
+    SourceSubstitution, Transform, UnknownPolicy,
 };
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::collections::BTreeSet;
@@ -106,6 +107,7 @@ fn every_kind_is_on_file() {
     let flow = |event: &FlowEvent| match event {
         FlowEvent::ReverseBound(_) | FlowEvent::FlowOpened(_) => event.kind(),
         FlowEvent::FlowClosed(_) | FlowEvent::ReverseReleased(_) => event.kind(),
+        FlowEvent::FlowIntervened(_) => event.kind(),
     };
     let network = |event: &NetworkEvent| match event {
         NetworkEvent::NetworkDefined(_) | NetworkEvent::EndpointDefined(_) => event.kind(),
@@ -116,7 +118,7 @@ fn every_kind_is_on_file() {
     };
     let today: BTreeSet<&str> =
         flow_events().iter().map(flow).chain(network_events().iter().map(network)).collect();
-    assert_eq!(today.len(), 14);
+    assert_eq!(today.len(), 15);
     assert!(today.is_subset(&on_file), "{:?}", today.difference(&on_file));
 }
 
@@ -182,6 +184,7 @@ fn flow_events() -> Vec<FlowEvent> {
             excluded: Vec::new(),
             trackers,
             unknown,
+            interventions: Vec::new(),
             tenant: String::new(),
             partition: String::new(),
         })
@@ -276,8 +279,35 @@ fn flow_events() -> Vec<FlowEvent> {
         other => panic!("{} is no opening", other.kind()),
     };
     events.push(retried);
-    use CloseReason::{Drained, Finished, Idle, Removed, Reset};
-    events.extend([Finished, Reset, Idle, Removed, Drained].map(|reason| {
+    let interventions = [
+        (Condition::BytesOver(1 << 40), Action::Reset),
+        (Condition::AgeOverMs(3_600_000), Action::Drop),
+        (Condition::PacketsPerSecondOver(10_000), Action::Notify),
+        (Condition::TargetUnhealthy, Action::Reset),
+    ]
+    .map(|(when, act)| Intervention { when, act });
+    let watched = match &events[2] {
+        FlowEvent::FlowOpened(opened) => {
+            let mut watched = opened.clone();
+            watched.resources.push(Resource::Place(RequirementId(3)));
+            watched.interventions = interventions.to_vec();
+            FlowEvent::FlowOpened(watched)
+        }
+        other => panic!("{} is no opening", other.kind()),
+    };
+    events.push(watched);
+    events.extend((0..).zip(interventions).map(|(index, intervention)| {
+        FlowEvent::FlowIntervened(FlowIntervened {
+            flow: chain.flow,
+            index,
+            intervention,
+            counters: Counters { packets: [1, 2], bytes: [3, 4] },
+            tenant: tenant.clone(),
+            partition: partition.clone(),
+        })
+    }));
+    use CloseReason::{Drained, Finished, Idle, Intervened, Removed, Reset};
+    events.extend([Finished, Reset, Idle, Removed, Drained, Intervened].map(|reason| {
         FlowEvent::FlowClosed(FlowClosed {
             flow: chain.flow,
             reason,
@@ -304,9 +334,25 @@ fn network_events() -> Vec<NetworkEvent> {
             unknown,
             dscp,
             mss_max,
+            interventions: Vec::new(),
+            limits: FlowLimits::default(),
             generation,
         })
     };
+    let watched = NetworkEvent::RequirementDefined(Requirement {
+        id: RequirementId(3),
+        name: "web".into(),
+        partition: "default".into(),
+        matching: Match::Endpoint(EndpointId(1)),
+        transform: Vec::new(),
+        idle: IdleLimits::default(),
+        unknown: UnknownPolicy::Drop,
+        dscp: None,
+        mss_max: None,
+        interventions: vec![Intervention { when: Condition::TargetUnhealthy, act: Action::Notify }],
+        limits: FlowLimits { flows: Some(1_000), new_per_second: Some(50) },
+        generation,
+    });
     let anycast = |policy| Transform::Anycast { target_set: TargetSetId(1), policy };
     let substitution = Transform::SourceSubstitution(SourceSubstitution {
         egress: NetworkId(2),
@@ -405,6 +451,7 @@ fn network_events() -> Vec<NetworkEvent> {
         ),
         requirement(traffic, vec![least], None, None, drop),
         requirement(endpoint(), vec![multicast], None, None, reset),
+        watched,
         NetworkEvent::NetworkRemoved(removed()),
         NetworkEvent::EndpointRemoved(removed()),
         NetworkEvent::TargetSetRemoved(removed()),

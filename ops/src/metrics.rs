@@ -53,6 +53,7 @@ pub const METRICS: &[Metric] = metric_table! {
     "penstock_flows_opened_total" Counter Count [] "Flows opened since the start.";
     "penstock_flows_closed_total" Counter Count [] "Flows closed since the start.";
     "penstock_flow_refusals_total" Counter Count ["reason"] "First packets that got no directive.";
+    "penstock_flow_interventions_total" Counter Count ["act"] "What requirements did with flows that met a condition.";
     "penstock_port_info" Gauge Count ["port", "attach_asked", "attach_got", "zero_copy_asked", "zero_copy_got"]
         "Always 1; how XDP is attached and whether packets are copied, asked for and got.";
     "penstock_port_up" Gauge Count ["port"] "1 when the link is up, else 0.";
@@ -134,6 +135,9 @@ fn publish(status: &NodeStatus) {
     counter!("penstock_flows_closed_total").absolute(status.flows_closed);
     for (reason, count) in &status.refusals {
         counter!("penstock_flow_refusals_total", "reason" => reason.clone()).absolute(*count);
+    }
+    for (act, count) in &status.interventions {
+        counter!("penstock_flow_interventions_total", "act" => act.clone()).absolute(*count);
     }
     counter!("penstock_journal_accepted_total").absolute(status.journal.accepted);
     counter!("penstock_journal_durable_total").absolute(status.journal.durable);

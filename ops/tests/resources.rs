@@ -281,7 +281,7 @@ fn target_sets() {
 fn requirements() {
     check_spec(
         "Requirement",
-        "match: {endpoint: web}\ntransform:\n- anycast: {targetSet: web}\n- sourceSubstitution: {egress: servers, pool: [10.2.0.100], ports: 20000-29999, preservePort: false}\nidle: {udpMs: 5000}\nunknown: drop\ndscp: 46\nmssMax: 1400\npartition: blue",
+        "match: {endpoint: web}\ntransform:\n- anycast: {targetSet: web}\n- sourceSubstitution: {egress: servers, pool: [10.2.0.100], ports: 20000-29999, preservePort: false}\nidle: {udpMs: 5000}\nunknown: drop\ndscp: 46\nmssMax: 1400\npartition: blue\ninterventions:\n- {when: {bytesOver: 5}, do: reset}\n- {when: {ageOverMs: 6}, do: drop}\n- {when: {packetsPerSecondOver: 7}, do: notify}\n- {when: {targetUnhealthy: true}, do: reset}\nlimits: {flows: 8, newPerSecond: 9}",
         &[],
     );
     check_spec(
@@ -301,6 +301,11 @@ fn requirements() {
             "f.yaml:9:9: spec.dscp: must be a whole number from 0 to 63, not the number `64`; choose one in that range",
             "f.yaml:10:11: spec.mssMax: must be a whole number from 536 to 65495, not the text `big`; write digits",
         ],
+    );
+    check_spec(
+        "Requirement",
+        "match: {endpoint: web}\ntransform: [{anycast: {targetSet: web}}]\ninterventions:\n- {when: {bytesOver: 5, ageOverMs: 6}, do: reset}\n- {when: {targetUnhealthy: false}}\n- {when: {}, do: rest}\nlimits: {flows: 0}",
+        &[],
     );
     check_spec(
         "Requirement",

@@ -8,7 +8,7 @@ use crate::network::Catalog;
 use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::event::flow::{Choice, RefusalReason, Resource};
 use penstock_event_schema::flow::{FlowKey, Protocol, SlotHash};
-use penstock_event_schema::id::{DirectiveId, NetworkId, TargetId, TargetSetId};
+use penstock_event_schema::id::{DirectiveId, NetworkId, RequirementId, TargetId, TargetSetId};
 use penstock_event_schema::message::decision::{DecisionRequest, Proposal};
 use penstock_event_schema::requirement::{
     AnycastPolicy, Requirement, SourceSubstitution, Transform, UnknownPolicy,
@@ -24,6 +24,9 @@ pub trait Occupancy {
     /// Live flows of a target.
     fn count(&self, target: TargetId) -> u32;
 
+    /// Live flows of a requirement that limits them.
+    fn places(&self, requirement: RequirementId) -> u32;
+
     /// A free pool port.
     fn free_port(&self, wanted: &Wanted<'_>) -> Option<Found>;
 }
@@ -35,6 +38,10 @@ impl Occupancy for Collection {
 
     fn count(&self, target: TargetId) -> u32 {
         self.count(target)
+    }
+
+    fn places(&self, requirement: RequirementId) -> u32 {
+        self.places(requirement)
     }
 
     fn free_port(&self, wanted: &Wanted<'_>) -> Option<Found> {
@@ -84,6 +91,10 @@ impl Chooser<'_> {
         let key = &request.key;
         let requirement = self.applicable(request)?;
         let refused = |reason| (reason, UnknownPolicy::Drop);
+        let limit = requirement.limits.flows;
+        if limit.is_some_and(|limit| self.collection.places(requirement.id) >= limit) {
+            return Err(refused(RefusalReason::FlowLimit));
+        }
         let mut draft = Draft {
             key,
             hash: self.hash.hash(key),
@@ -112,12 +123,16 @@ impl Chooser<'_> {
                 self.substitute(&mut draft, pool).map_err(refused)?;
             }
         }
+        if limit.is_some() {
+            draft.resources.push(Resource::Place(requirement.id));
+        }
         let network = self.catalog.network(key.network);
         Ok(Proposal {
             ask: request.ask,
             tenant: network.map(|network| network.tenant.clone()).unwrap_or_default(),
             partition: requirement.partition.clone(),
             unknown: requirement.unknown,
+            interventions: requirement.interventions.clone(),
             first_use_ms_max: self.first_use_ms_max,
             resources: std::mem::take(&mut draft.resources),
             choices: std::mem::take(&mut draft.choices),

@@ -125,7 +125,7 @@ impl Table {
     pub fn excluded(&self, taken: &[Resource]) -> Excluded {
         let taken = taken.iter().filter_map(|resource| match resource {
             Resource::Target(id) => Some(*id),
-            Resource::Port { .. } => None,
+            Resource::Port { .. } | Resource::Place(_) => None,
         });
         Excluded { taken: taken.collect(), ..self.excluded.clone() }
     }

@@ -55,8 +55,11 @@ impl Slot {
                 }
             }
             Event::Reported(report) => out.extend(self.relay_effect(report)),
-            Event::Joined(_) | Event::Confirmed(_) | Event::Relayed { .. } => {}
-            Event::TargetClosed(_) | Event::Rearmed(_) => {}
+            Event::Confirmed { reverse, refused: Some(_) } => {
+                out.push(Effect::Invalidate(vec![*reverse]));
+            }
+            Event::Joined(_) | Event::Confirmed { .. } | Event::Relayed { .. } => {}
+            Event::TargetFailed(_) | Event::TargetClosed(_) | Event::Rearmed(_) => {}
         }
     }
 
@@ -75,8 +78,21 @@ impl Slot {
                 }
                 if let Some(reverse) = opened.directive.reverse {
                     let directive = opened.directive.id;
-                    out.push(self.tell(&reverse, TrackerMessage::Confirm { reverse, directive }));
+                    out.push(self.tell(
+                        &reverse,
+                        TrackerMessage::Confirm { reverse, directive, refused: None },
+                    ));
                 }
+            }
+            FlowEvent::FlowIntervened(intervened) => {
+                out.push(Effect::Intervened(intervened.clone()));
+                let Found::Flow(_, flow) = self.find(&intervened.flow) else { return };
+                let Some(policy) = flow.refused() else { return };
+                out.push(Effect::Invalidate(vec![intervened.flow]));
+                let (directive, refused) = (flow.directive.id, Some(policy));
+                out.extend(flow.directive.reverse.map(|reverse| {
+                    self.tell(&reverse, TrackerMessage::Confirm { reverse, directive, refused })
+                }));
             }
             FlowEvent::FlowClosed(closed) => {
                 out.push(Effect::Invalidate(vec![closed.flow]));

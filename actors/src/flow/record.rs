@@ -1,6 +1,7 @@
 //! What a slot holds: flows, bindings and openings.
 
 use super::connection::{Connection, FlowState};
+use super::intervene::{RecordedRules, Rules};
 use super::protocol::SlotLimits;
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{Choice, CloseReason, Counters, Resource, Trackers};
@@ -29,6 +30,8 @@ pub(super) struct Flow {
     pub(super) trackers: Arc<Trackers>,
     pub(super) unknown: UnknownPolicy,
     pub(super) subject: Arc<Subject>,
+    /// Where its requirement intervenes.
+    pub(super) rules: Option<Box<Rules>>,
     /// The time of its record.
     pub(super) opened: Time,
     pub(super) live: Live,
@@ -72,6 +75,9 @@ impl Flow {
         let idle_ms = u64::from(self.directive.idle_ms);
         let live = &self.live;
         let state = self.state();
+        if let Some(end) = self.refused_end(limits) {
+            return end;
+        }
         if let Some(at) = live.drained.filter(|_| !state.is_closing()) {
             return (at, CloseReason::Drained);
         }
@@ -88,6 +94,12 @@ impl Flow {
         }
     }
 
+    /// When it is next to be looked at: it ends, or its requirement intervenes.
+    pub(super) fn due_at(&self, limits: &SlotLimits) -> Time {
+        let (end, _) = self.end(limits);
+        self.intervenes_at().map_or(end, |at| at.min(end))
+    }
+
     /// Takes what a shard saw of one direction.
     pub(super) fn report(&mut self, direction: Direction, report: &ActivityReport, at: Time) {
         let before = self.state();
@@ -102,6 +114,9 @@ impl Flow {
         *bytes = bytes.saturating_add(report.bytes);
         live.connection.merge(direction, report.tcp_flags, report.last_seen);
         live.last_seen = live.last_seen.max(at);
+        if let Some(rules) = &mut self.rules {
+            rules.carried(&self.live.counters, report.packets, at);
+        }
         if self.state() != before {
             self.live.changed = at;
         }
@@ -117,6 +132,8 @@ pub(super) struct Binding {
     pub(super) bound: Time,
     /// Whether the forward slot has said that the flow is open, in this run.
     pub(super) confirmed: bool,
+    /// What packets get instead of the directive, when an intervention has ended the flow.
+    pub(super) refused: Option<UnknownPolicy>,
     /// When it was last heard of: bound, confirmed, reported or doubted.
     pub(super) heard: Time,
     /// The time at which its timer stands.
@@ -229,6 +246,8 @@ impl Flow {
             tenant: &'a str,
             partition: &'a str,
             opened: Time,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            rules: Option<RecordedRules<'a>>,
         }
         Recorded {
             flow: &self.directive,
@@ -239,6 +258,7 @@ impl Flow {
             tenant: &self.subject.tenant,
             partition: &self.subject.partition,
             opened: self.opened,
+            rules: self.rules.as_deref().map(Rules::recorded),
         }
     }
 }

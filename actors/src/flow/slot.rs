@@ -2,6 +2,7 @@
 //! [the module above](super).
 
 use super::connection::Connection;
+use super::intervene::Rules;
 use super::protocol::{Command, Effect, Event, SlotRefusal, SlotSetup, Timer};
 use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject};
 use super::summary::Summary;
@@ -10,7 +11,9 @@ use super::tally::{Stages, Tallies, Tally};
 use crate::machine::{Commit, Context, Machine};
 use crate::network::TargetEnd;
 use penstock_event_schema::directive::{Direction, Directive};
-use penstock_event_schema::event::flow::{FlowEvent, FlowOpened, Resource, ReverseBound, Trackers};
+use penstock_event_schema::event::flow::{
+    FlowEvent, FlowIntervened, FlowOpened, Resource, ReverseBound, Trackers,
+};
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{RequirementId, SlotId, TargetId, Time};
 use penstock_event_schema::message::decision::Proposal;
@@ -160,7 +163,7 @@ impl Slot {
     fn rearm(&mut self, timer: Timer) {
         let limits = &self.setup.limits;
         let at = match timer {
-            Timer::Flow(at) => self.table.flows.get(at).map(|flow| flow.end(limits).0),
+            Timer::Flow(at) => self.table.flows.get(at).map(|flow| flow.due_at(limits)),
             Timer::Binding(at) => self.table.bindings.get(at).map(|b| b.doubted_at(limits)),
             Timer::Opening(_) => None,
         };
@@ -173,6 +176,7 @@ impl Slot {
         match event {
             FlowEvent::ReverseBound(bound) => self.evolve_bound(bound, at),
             FlowEvent::FlowOpened(opened) => self.evolve_opened(opened, at),
+            FlowEvent::FlowIntervened(intervened) => self.evolve_intervened(intervened, at),
             FlowEvent::FlowClosed(closed) => self.take_out(&closed.flow),
             FlowEvent::ReverseReleased(released) => self.take_out(&released.reverse),
         }
@@ -187,6 +191,7 @@ impl Slot {
             subject: self.subject(&bound.tenant, &bound.partition),
             bound: at,
             confirmed: false,
+            refused: None,
             heard: at,
             armed: Time::MAX,
         };
@@ -212,6 +217,7 @@ impl Slot {
             ),
             unknown: opened.unknown,
             subject: self.subject(&opened.tenant, &opened.partition),
+            rules: Rules::of(&opened.interventions),
             opened: at,
             live: Live::new(at),
         };
@@ -325,7 +331,7 @@ impl Slot {
         let Some(flow) = self.table.flows.get_mut(place) else { return };
         flow.report(direction, report, at);
         // Only an end that has come nearer moves the timer; all else waits until it is due.
-        if flow.end(&limits).0 < flow.live.armed {
+        if flow.due_at(&limits) < flow.live.armed {
             self.rearm(Timer::Flow(place));
         }
     }
@@ -346,6 +352,32 @@ impl Slot {
     }
 }
 
+impl Slot {
+    fn evolve_intervened(&mut self, intervened: &FlowIntervened, at: Time) {
+        let Some(place) = self.table.flow_at(&self.setup.hash, &intervened.flow) else { return };
+        if let Some(flow) = self.table.flows.get_mut(place) {
+            flow.intervened(intervened, at);
+        }
+        self.rearm(Timer::Flow(place));
+    }
+
+    /// One walk over the flows, as [`Slot::evolve_target_closed`].
+    fn evolve_target_failed(&mut self, target: TargetId) {
+        let held = Resource::Target(target);
+        let flows = self.table.flows.iter();
+        let places: Vec<u32> = flows
+            .filter(|(_, flow)| flow.rules.is_some() && flow.resources.contains(&held))
+            .map(|(place, _)| place)
+            .collect();
+        for place in places {
+            if let Some(flow) = self.table.flows.get_mut(place) {
+                flow.target_failed();
+            }
+            self.rearm(Timer::Flow(place));
+        }
+    }
+}
+
 /// What another candidate must avoid: the port where there is one, since that alone collided;
 /// else the target.
 fn colliding(resources: &[Resource]) -> Vec<Resource> {
@@ -353,7 +385,8 @@ fn colliding(resources: &[Resource]) -> Vec<Resource> {
     if resources.iter().any(|resource| is_port(&resource)) {
         resources.iter().filter(is_port).cloned().collect()
     } else {
-        resources.to_vec()
+        let is_place = |resource: &&Resource| matches!(resource, Resource::Place(_));
+        resources.iter().filter(|resource| !is_place(resource)).cloned().collect()
     }
 }
 
@@ -395,9 +428,10 @@ impl Machine for Slot {
             }
             Event::Retried { flow, ask } => self.evolve_retried(flow, *ask, at),
             Event::Refused { key, .. } | Event::Abandoned(key) => self.take_out(key),
-            Event::Confirmed(reverse) => {
+            Event::Confirmed { reverse, refused } => {
                 if let Some((_, binding)) = self.binding_mut(reverse) {
                     binding.confirmed = true;
+                    binding.refused = *refused;
                     binding.heard = at;
                 }
             }
@@ -427,6 +461,7 @@ impl Machine for Slot {
                     self.evolve_reported(place, Direction::Reverse, report, at);
                 }
             }
+            Event::TargetFailed(target) => self.evolve_target_failed(*target),
             Event::TargetClosed(target) => self.evolve_target_closed(*target, at),
             Event::Rearmed(timer) => self.rearm(*timer),
         }

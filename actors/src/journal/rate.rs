@@ -285,6 +285,7 @@ fn opened(directive: Arc<Directive>, flow: u64, tenant: String, partition: Strin
         excluded: Vec::new(),
         trackers: Trackers { forward: vec!["node-1".into()], reverse: vec!["node-1".into()] },
         unknown: UnknownPolicy::Reset,
+        interventions: Vec::new(),
         tenant,
         partition,
     }

@@ -384,6 +384,8 @@ impl Catalog {
             unknown: requirement.unknown,
             dscp: requirement.dscp,
             mss_max: requirement.mss_max,
+            interventions: requirement.interventions.clone(),
+            limits: requirement.limits,
         }
     }
 }

@@ -3,7 +3,9 @@
 use ipnet::IpNet;
 use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::network::{Attachment, EndpointPort, HealthCheck};
-use penstock_event_schema::requirement::{AnycastPolicy, IdleLimits, UnknownPolicy};
+use penstock_event_schema::requirement::{
+    AnycastPolicy, FlowLimits, IdleLimits, Intervention, UnknownPolicy,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -144,6 +146,12 @@ pub struct RequirementSpec {
     /// TCP maximum segment size to clamp to, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mss_max: Option<u16>,
+    /// What is done with a flow that meets a condition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interventions: Vec<Intervention>,
+    /// How many flows there may be.
+    #[serde(default, skip_serializing_if = "FlowLimits::is_none")]
+    pub limits: FlowLimits,
 }
 
 /// Which packets a requirement is about.

@@ -18,7 +18,8 @@ use penstock_event_schema::network::{
     Attachment, Endpoint, EndpointPort, Network, Target, TargetSet,
 };
 use penstock_event_schema::requirement::{
-    AnycastPolicy, IdleLimits, Match, Requirement, SourceSubstitution, Transform, UnknownPolicy,
+    AnycastPolicy, FlowLimits, IdleLimits, Match, Requirement, SourceSubstitution, Transform,
+    UnknownPolicy,
 };
 
 const FIRST: Generation = Generation(1);
@@ -146,6 +147,8 @@ fn requirement(id: u16, name: &str, matching: Match, transform: Vec<Transform>) 
         unknown: UnknownPolicy::Reset,
         dscp: None,
         mss_max: None,
+        interventions: Vec::new(),
+        limits: FlowLimits::default(),
         generation: FIRST,
     }
 }

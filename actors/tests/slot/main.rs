@@ -1,6 +1,7 @@
 //! The slot machine by rows: what it is told, and all that it then wants done.
 
 mod ends;
+mod intervene;
 #[path = "../objects/mod.rs"]
 mod objects;
 #[path = "../router/mod.rs"]
@@ -21,7 +22,7 @@ use penstock_event_schema::message::summary::{CutPosition, CutRequest, digest};
 use penstock_event_schema::message::tracker::{
     BindOutcome, DirectiveReply, DirectiveRequest, TrackerMessage,
 };
-use penstock_event_schema::requirement::UnknownPolicy;
+use penstock_event_schema::requirement::{Action, Condition, Intervention, UnknownPolicy};
 use std::sync::Arc;
 
 const KEY: &str = "1/tcp/10.0.0.5:40000>10.90.0.80:80";
@@ -112,6 +113,9 @@ fn show_record(event: &FlowEvent) -> String {
     match event {
         FlowEvent::ReverseBound(bound) => format!("BOUND {}", bound.directive.id),
         FlowEvent::FlowOpened(opened) => format!("OPENED {}", opened.directive.id),
+        FlowEvent::FlowIntervened(intervened) => {
+            format!("INTERVENED {} {:?}", intervened.index, intervened.intervention.act)
+        }
         FlowEvent::FlowClosed(closed) => {
             format!("CLOSED {:?} {:?}", closed.reason, closed.counters.packets)
         }
@@ -142,12 +146,18 @@ fn show(effect: &Effect) -> String {
             TrackerMessage::BindAnswer { directive, outcome, .. } => {
                 format!("{directive} is {outcome:?}")
             }
-            TrackerMessage::Confirm { directive, .. } => format!("confirm {directive}"),
+            TrackerMessage::Confirm { directive, refused: None, .. } => {
+                format!("confirm {directive}")
+            }
+            TrackerMessage::Confirm { directive, refused: Some(policy), .. } => {
+                format!("{directive} gets {policy:?}")
+            }
             TrackerMessage::Doubt { directive, .. } => format!("doubt {directive}"),
             TrackerMessage::Release { directive, .. } => format!("release {directive}"),
             TrackerMessage::Relay { directive, .. } => format!("relay {directive}"),
             TrackerMessage::Remove { .. } => "remove".into(),
         },
+        Effect::Intervened(_) => "told".into(),
         Effect::AskAgain(request) => format!("again for {}", request.shard),
         Effect::Invalidate(keys) => {
             format!("forget {}", keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
@@ -168,6 +178,7 @@ fn show_resource(resource: &Resource) -> String {
     match resource {
         Resource::Port { port, .. } => format!("p{port}"),
         Resource::Target(target) => format!("t{target}"),
+        Resource::Place(requirement) => format!("r{requirement}"),
     }
 }
 
@@ -193,6 +204,16 @@ fn directive(id: u64, flow: &str, reverse: &str) -> Arc<Directive> {
 }
 
 fn propose(id: u64, flow: &str, reverse: &str, ask: u64) -> Command {
+    propose_with(id, flow, reverse, ask, &[])
+}
+
+fn propose_with(
+    id: u64,
+    flow: &str,
+    reverse: &str,
+    ask: u64,
+    interventions: &[Intervention],
+) -> Command {
     let directive = directive(id, flow, reverse);
     let mut resources = vec![Resource::Target(TargetId(1))];
     resources.extend(directive.reverse.map(|reverse| Resource::Port {
@@ -209,6 +230,7 @@ fn propose(id: u64, flow: &str, reverse: &str, ask: u64) -> Command {
         resources,
         choices: Vec::new(),
         unknown: UnknownPolicy::Reset,
+        interventions: interventions.to_vec(),
         first_use_ms_max: 500,
     })))
 }
@@ -245,7 +267,12 @@ fn cut(run: u64, change: u64, known: &[u64]) -> Command {
 }
 
 fn confirm(id: u64) -> Command {
-    Command::Hear(TrackerMessage::Confirm { reverse: key(REVERSE), directive: DirectiveId(id) })
+    confirm_as(id, None)
+}
+
+fn confirm_as(id: u64, refused: Option<UnknownPolicy>) -> Command {
+    let (reverse, directive) = (key(REVERSE), DirectiveId(id));
+    Command::Hear(TrackerMessage::Confirm { reverse, directive, refused })
 }
 
 fn release(id: u64) -> Command {

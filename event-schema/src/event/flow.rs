@@ -2,8 +2,8 @@
 
 use crate::directive::Directive;
 use crate::flow::FlowKey;
-use crate::id::{Generation, TargetId};
-use crate::requirement::UnknownPolicy;
+use crate::id::{Generation, RequirementId, TargetId};
+use crate::requirement::{Intervention, UnknownPolicy};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub enum Resource {
     },
     /// A place at a target: counted.
     Target(TargetId),
+    /// A place among the live flows of a requirement that limits them: counted.
+    Place(RequirementId),
 }
 
 /// Targets that a choice passed over, by the reason: of the packet's IP version, in the order of
@@ -114,6 +116,12 @@ pub enum RefusalReason {
     NoTarget,
     /// Every target of the packet's IP version is unhealthy or draining.
     NoHealthyTarget,
+    /// The requirement has as many live flows as it may.
+    FlowLimit,
+    /// The requirement has opened as many flows in this second as it may.
+    NewFlowLimit,
+    /// An intervention has ended this flow.
+    Intervened,
     /// Every pool port toward this destination is taken.
     PoolExhausted,
     /// The reverse key is held by another live flow, also after the retries.
@@ -128,11 +136,14 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// All reasons, for metrics and tables.
-    pub const ALL: [RefusalReason; 9] = [
+    pub const ALL: [RefusalReason; 12] = [
         RefusalReason::NoRequirement,
         RefusalReason::UnknownFlow,
         RefusalReason::NoTarget,
         RefusalReason::NoHealthyTarget,
+        RefusalReason::FlowLimit,
+        RefusalReason::NewFlowLimit,
+        RefusalReason::Intervened,
         RefusalReason::PoolExhausted,
         RefusalReason::ReverseTaken,
         RefusalReason::TooManyFlows,
@@ -147,6 +158,9 @@ impl RefusalReason {
             RefusalReason::UnknownFlow => "unknown_flow",
             RefusalReason::NoTarget => "no_target",
             RefusalReason::NoHealthyTarget => "no_healthy_target",
+            RefusalReason::FlowLimit => "flow_limit",
+            RefusalReason::NewFlowLimit => "new_flow_limit",
+            RefusalReason::Intervened => "intervened",
             RefusalReason::PoolExhausted => "pool_exhausted",
             RefusalReason::ReverseTaken => "reverse_taken",
             RefusalReason::TooManyFlows => "too_many_flows",
@@ -170,6 +184,8 @@ pub enum CloseReason {
     Removed,
     /// Its target has drained for as long as flows may stay.
     Drained,
+    /// An intervention of its requirement.
+    Intervened,
 }
 
 /// What both directions of a flow have carried.
@@ -199,6 +215,8 @@ pub enum FlowEvent {
     ReverseBound(ReverseBound),
     /// See [`FlowOpened`].
     FlowOpened(FlowOpened),
+    /// See [`FlowIntervened`].
+    FlowIntervened(FlowIntervened),
     /// See [`FlowClosed`].
     FlowClosed(FlowClosed),
     /// See [`ReverseReleased`].
@@ -236,6 +254,28 @@ pub struct FlowOpened {
     pub trackers: Trackers,
     /// What unknown packets of its requirement get.
     pub unknown: UnknownPolicy,
+    /// What its requirement has done with a flow that meets a condition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interventions: Vec<Intervention>,
+    /// Whose flow it is.
+    #[serde(skip)]
+    pub tenant: String,
+    /// The failover unit of its requirement.
+    #[serde(skip)]
+    pub partition: String,
+}
+
+/// A flow has met a condition of its requirement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowIntervened {
+    /// The forward key.
+    pub flow: FlowKey,
+    /// Which of the interventions of its opening, from 0.
+    pub index: u8,
+    /// The condition, and what is done.
+    pub intervention: Intervention,
+    /// What it had carried by then, as far as that was told.
+    pub counters: Counters,
     /// Whose flow it is.
     #[serde(skip)]
     pub tenant: String,

@@ -380,6 +380,8 @@ impl Node {
                         self.send(own, Message::Shard(shard, input), around);
                     }
                 }
+                // For operators alone.
+                flow::Effect::Intervened(_) => {}
                 flow::Effect::Cut { to: _, cut } => {
                     let message = Message::Decision(decision::Command::Cut(cut));
                     self.send_far(own, message, around);

@@ -294,6 +294,8 @@ pub struct NodeStatus {
     pub opening_us: Vec<(String, f64)>,
     /// First packets that got no directive since the start, by reason.
     pub refusals: Vec<(String, u64)>,
+    /// Interventions since the start, by what they did.
+    pub interventions: Vec<(String, u64)>,
     /// Its ports.
     pub ports: Vec<PortStatus>,
     /// Its shards.

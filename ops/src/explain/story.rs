@@ -175,7 +175,7 @@ fn name(id: TargetId, catalog: &Catalog) -> String {
 fn target(resources: &[Resource], catalog: &Catalog) -> Option<String> {
     resources.iter().find_map(|resource| match resource {
         Resource::Target(id) => Some(name(*id, catalog)),
-        Resource::Port { .. } => None,
+        Resource::Port { .. } | Resource::Place(_) => None,
     })
 }
 
@@ -206,6 +206,7 @@ fn exclusions(opened: &FlowOpened, catalog: &Catalog) -> Vec<Exclusion> {
     }
     for resource in &opened.excluded {
         match resource {
+            Resource::Place(_) => {}
             Resource::Target(id) => row(name(*id, catalog), REFUSED),
             Resource::Port { address, port, protocol, toward } => {
                 row(

@@ -111,7 +111,7 @@ impl Names<'_> {
     fn target(&self, flow: &FlowView) -> Option<String> {
         let id = flow.resources.iter().find_map(|resource| match resource {
             Resource::Target(id) => Some(*id),
-            Resource::Port { .. } => None,
+            Resource::Port { .. } | Resource::Place(_) => None,
         })?;
         let mut targets = self.catalog.target_sets().flat_map(|set| &set.targets);
         let found = targets.find(|target| target.id == id);

@@ -23,6 +23,7 @@ use penstock_dataplane::shard::Invalidation;
 use penstock_dataplane::shard::ShardCounters;
 use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::id::Time;
+use penstock_event_schema::requirement::Action;
 use ractor::ActorRef;
 use std::sync::Arc;
 use std::time::Duration;
@@ -313,6 +314,8 @@ impl Plane for NodePlane {
         let refusals = RefusalReason::ALL
             .into_iter()
             .map(|reason| (reason.name().to_owned(), self.wiring.refusals(reason)));
+        let interventions =
+            Action::ALL.map(|act| (act.name().to_owned(), self.wiring.interventions(act)));
         let (accepted, durable) = self.journal.written_and_durable();
         Ok(NodeStatus {
             name: self.config.name.clone(),
@@ -327,6 +330,7 @@ impl Plane for NodePlane {
             flows_closed: live.closed,
             opening_us: opening_us(&live.stages, &dataplane),
             refusals: refusals.collect(),
+            interventions: interventions.to_vec(),
             ports: dataplane.port_rows(&self.config),
             shards: dataplane.shard_rows(),
             targets,

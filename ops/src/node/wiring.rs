@@ -16,12 +16,13 @@ use penstock_actors::shell::host::HostRef;
 use penstock_dataplane::actor::{ShardMessage, Uplink};
 use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::shard::{Invalidation, ShardInput};
-use penstock_event_schema::event::flow::RefusalReason;
+use penstock_event_schema::event::flow::{FlowIntervened, RefusalReason};
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
 use penstock_event_schema::id::{ShardId, SlotId, TargetId};
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::tracker::{DirectiveReply, DirectiveRequest};
+use penstock_event_schema::requirement::{Action, Intervention};
 use ractor::ActorRef;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -42,6 +43,7 @@ pub struct Wiring {
     shards: ArcSwap<Vec<ActorRef<ShardMessage>>>,
     kernel_addresses: ArcSwap<Vec<IpAddr>>,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
+    interventions: [AtomicU64; Action::ALL.len()],
 }
 
 impl Wiring {
@@ -57,6 +59,7 @@ impl Wiring {
             shards: ArcSwap::default(),
             kernel_addresses: ArcSwap::default(),
             refusals: Default::default(),
+            interventions: Default::default(),
         })
     }
 
@@ -134,6 +137,10 @@ impl Wiring {
         if let NetworkEvent::TargetHealthChanged(changed) = &event {
             let (name, reason) = (&changed.name, &changed.reason);
             tracing::info!(%name, healthy = changed.healthy, reason, "a target's health has changed");
+            if !changed.healthy {
+                let failed = |slot| (u32::from(slot), flow::Command::TargetFailed(changed.target));
+                self.to_slots((0..self.hash.slots()).map(failed).collect());
+            }
         }
         self.to_decision(vec![(ONLY, decision::Command::Configure(event.clone()))]);
         self.to_prober(ProberMessage::Published(event.clone()));
@@ -177,6 +184,17 @@ impl Wiring {
     /// Tells the objects' machine which addresses are the kernel's.
     pub fn node_addresses(&self, addresses: Vec<IpAddr>) {
         self.to_networks(network::Command::NodeAddresses(addresses));
+    }
+
+    /// Interventions since the start that did this.
+    pub fn interventions(&self, act: Action) -> u64 {
+        self.interventions[act as usize].load(Ordering::Relaxed)
+    }
+
+    fn intervened(&self, event: &FlowIntervened) {
+        let FlowIntervened { flow, intervention: Intervention { when, act }, .. } = event;
+        self.interventions[*act as usize].fetch_add(1, Ordering::Relaxed);
+        tracing::info!(%flow, ?when, act = act.name(), "a requirement intervened");
     }
 
     /// First packets that were refused for `reason` since the start.
@@ -289,6 +307,7 @@ impl Outlet<Slot> for SlotOutlet {
                         inputs.push(ShardInput::Invalidate(what));
                     }
                 }
+                flow::Effect::Intervened(event) => self.0.intervened(&event),
                 flow::Effect::Cut { to: _, cut } => {
                     decision.push((ONLY, decision::Command::Cut(cut)));
                 }

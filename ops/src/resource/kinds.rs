@@ -9,7 +9,9 @@ use super::spec::{
 use super::{API_VERSION, Kind, Resource, Spec};
 use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::network::{AllUnhealthy, Attachment, EndpointPort, HealthCheck, Probe};
-use penstock_event_schema::requirement::{AnycastPolicy, IdleLimits, UnknownPolicy};
+use penstock_event_schema::requirement::{
+    Action, AnycastPolicy, Condition, FlowLimits, IdleLimits, Intervention, UnknownPolicy,
+};
 
 /// Ports that a pool uses when none are asked for: the dynamic range of RFC 6335, section 6.
 const POOL_PORTS: (u16, u16) = (49_152, 65_535);
@@ -374,6 +376,14 @@ fn requirement(spec: &mut Fields<'_>, problems: &mut Problems) -> Option<Require
     let dscp = whole(spec.optional("dscp"), 0, 63, problems);
     // 536 bytes is what every IPv4 host must take (RFC 9293, 3.7.1); less serves nobody.
     let mss_max = whole(spec.optional("mssMax"), 536, 65_495, problems);
+    let interventions = match spec.optional("interventions") {
+        Some(field) => field.list(problems, intervention),
+        None => Some(Vec::new()),
+    };
+    let limits = match spec.optional("limits") {
+        Some(field) => limits(&field, problems),
+        None => Some(FlowLimits::default()),
+    };
     Some(RequirementSpec {
         partition: partition?,
         matching: matching?,
@@ -382,6 +392,8 @@ fn requirement(spec: &mut Fields<'_>, problems: &mut Problems) -> Option<Require
         unknown: unknown?,
         dscp: dscp?.map(|dscp| dscp as u8),
         mss_max: mss_max?.map(|mss| mss as u16),
+        interventions: interventions?,
+        limits: limits?,
     })
 }
 
@@ -524,6 +536,57 @@ fn multicast_of(field: &Field<'_>, problems: &mut Problems) -> Option<TransformS
     };
     fields.finish(problems);
     Some(TransformSpec::Multicast { target_set: target_set?, copies_max: copies_max? as u16 })
+}
+
+fn intervention(field: &Field<'_>, problems: &mut Problems) -> Option<Intervention> {
+    let mut fields = field.fields(problems)?;
+    let when = fields.required("when", "when: {bytesOver: 1000000}", problems);
+    let when = when.and_then(|field| condition(&field, problems));
+    let act = fields.required("do", "do: reset", problems);
+    let actions = [("drop", Action::Drop), ("reset", Action::Reset), ("notify", Action::Notify)];
+    let act = act.and_then(|field| field.choice(&actions, problems));
+    fields.finish(problems);
+    Some(Intervention { when: when?, act: act? })
+}
+
+fn condition(field: &Field<'_>, problems: &mut Problems) -> Option<Condition> {
+    let mut fields = field.fields(problems)?;
+    let mut found = Vec::new();
+    let mut number = |name, high, condition: fn(u64) -> Condition| {
+        if let Some(field) = fields.optional(name) {
+            found.push(field.integer(1, high, problems).map(condition));
+        }
+    };
+    number("bytesOver", u64::MAX >> 1, Condition::BytesOver);
+    number("ageOverMs", 365 * 86_400_000, Condition::AgeOverMs);
+    number("packetsPerSecondOver", u64::from(u32::MAX), |value| {
+        Condition::PacketsPerSecondOver(value as u32)
+    });
+    if let Some(field) = fields.optional("targetUnhealthy") {
+        let said = field.boolean(problems);
+        if said == Some(false) {
+            field.wrong(problems, "is no condition", "write `true`, or leave it out");
+        }
+        found.push(said.filter(|said| *said).map(|_| Condition::TargetUnhealthy));
+    }
+    if found.len() != 1 {
+        let fix = "write one of `bytesOver`, `ageOverMs`, `packetsPerSecondOver` and \
+                   `targetUnhealthy: true`; more conditions are more interventions";
+        fields.wrong(problems, &format!("names {} conditions", found.len()), fix);
+    }
+    fields.finish(problems);
+    found.into_iter().next()?
+}
+
+fn limits(field: &Field<'_>, problems: &mut Problems) -> Option<FlowLimits> {
+    let mut fields = field.fields(problems)?;
+    let flows = whole(fields.optional("flows"), 1, u64::from(u32::MAX), problems);
+    let new_per_second = whole(fields.optional("newPerSecond"), 1, 1_000_000, problems);
+    fields.finish(problems);
+    Some(FlowLimits {
+        flows: flows?.map(|flows| flows as u32),
+        new_per_second: new_per_second?.map(|flows| flows as u32),
+    })
 }
 
 fn idle(field: &Field<'_>, problems: &mut Problems) -> Option<IdleLimits> {

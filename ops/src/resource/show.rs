@@ -7,7 +7,9 @@ use super::spec::{
 };
 use super::{API_VERSION, Resource, Spec};
 use penstock_event_schema::network::{AllUnhealthy, EndpointPort, HealthCheck, Probe};
-use penstock_event_schema::requirement::{AnycastPolicy, UnknownPolicy};
+use penstock_event_schema::requirement::{
+    AnycastPolicy, Condition, FlowLimits, Intervention, UnknownPolicy,
+};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
@@ -147,7 +149,28 @@ fn requirement(spec: &RequirementSpec) -> Value {
     if let Some(mss_max) = spec.mss_max {
         value["mssMax"] = mss_max.into();
     }
+    if !spec.interventions.is_empty() {
+        value["interventions"] = spec.interventions.iter().map(intervention).collect();
+    }
+    if !spec.limits.is_none() {
+        let FlowLimits { flows, new_per_second } = spec.limits;
+        let limits = [("flows", flows), ("newPerSecond", new_per_second)];
+        value["limits"] = limits
+            .into_iter()
+            .filter_map(|(name, limit)| Some((name.to_owned(), Value::from(limit?))))
+            .collect();
+    }
     value
+}
+
+fn intervention(intervention: &Intervention) -> Value {
+    let when = match intervention.when {
+        Condition::BytesOver(bytes) => json!({"bytesOver": bytes}),
+        Condition::AgeOverMs(ms) => json!({"ageOverMs": ms}),
+        Condition::PacketsPerSecondOver(packets) => json!({"packetsPerSecondOver": packets}),
+        Condition::TargetUnhealthy => json!({"targetUnhealthy": true}),
+    };
+    json!({"when": when, "do": intervention.act.name()})
 }
 
 fn step(step: &TransformSpec) -> Value {

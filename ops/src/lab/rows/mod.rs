@@ -7,6 +7,7 @@ mod explain;
 mod fast_path;
 mod forward;
 mod health;
+mod intervene;
 mod kernel;
 mod multicast;
 mod path;
@@ -33,7 +34,7 @@ pub(crate) struct Row {
 }
 
 /// All rows, in the order in which they are played.
-pub(crate) const ROWS: [Row; 17] = [
+pub(crate) const ROWS: [Row; 20] = [
     Row {
         name: "T2",
         about: "a balanced address: shares, and flows that stick",
@@ -47,6 +48,9 @@ pub(crate) const ROWS: [Row; 17] = [
     Row { name: "HEALTH", about: "probed targets: stopped and back", run: health::run },
     Row { name: "DRAIN", about: "targets that drain or leave their set", run: drain::run },
     Row { name: "T17", about: "a requirement changes under its flows", run: change::run },
+    Row { name: "T14", about: "what ends gives its pool port back", run: intervene::free },
+    Row { name: "T15", about: "a flow that carries too much is reset", run: intervene::reset },
+    Row { name: "T16", about: "a flood of flows that nobody wants", run: intervene::flood },
     Row { name: "PATH", about: "traceroute and path MTU discovery", run: path::run },
     Row { name: "KERNEL", about: "what is not Penstock's goes to the kernel", run: kernel::run },
     Row { name: "FORWARD", about: "what no requirement matches is left alone", run: forward::run },

@@ -50,6 +50,16 @@ impl Connection {
         self.stream.get_ref().local_addr()
     }
 
+    /// Ends it by a reset.
+    ///
+    /// # Errors
+    /// When the kernel does not let it.
+    pub(crate) fn reset(self) -> io::Result<()> {
+        // A close with a linger of zero is an abort (RFC 9293, 3.9.1).
+        rustix::net::sockopt::set_socket_linger(self.stream.get_ref(), Some(Duration::ZERO))?;
+        Ok(())
+    }
+
     /// Sends a request; the answer is read by another call.
     ///
     /// # Errors
