@@ -192,6 +192,7 @@ mod tests {
         let pair = || vec![("x".to_owned(), 3)];
         let status = NodeStatus {
             refusals: pair(),
+            interventions: pair(),
             ports: vec![PortStatus { counters: pair(), ..Default::default() }],
             targets: vec![TargetStatus::default()],
             shards: vec![ShardStatus { counters: pair(), drops: pair(), ..Default::default() }],

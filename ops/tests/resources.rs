@@ -305,7 +305,14 @@ fn requirements() {
     check_spec(
         "Requirement",
         "match: {endpoint: web}\ntransform: [{anycast: {targetSet: web}}]\ninterventions:\n- {when: {bytesOver: 5, ageOverMs: 6}, do: reset}\n- {when: {targetUnhealthy: false}}\n- {when: {}, do: rest}\nlimits: {flows: 0}",
-        &[],
+        &[
+            "f.yaml:8:12: spec.interventions[0].when: names 2 conditions; write one of `bytesOver`, `ageOverMs`, `packetsPerSecondOver` and `targetUnhealthy: true`; more conditions are more interventions",
+            "f.yaml:9:5: spec.interventions[1].do: is missing; write `do: reset`",
+            "f.yaml:9:30: spec.interventions[1].when.targetUnhealthy: is no condition; write `true`, or leave it out",
+            "f.yaml:10:12: spec.interventions[2].when: names 0 conditions; write one of `bytesOver`, `ageOverMs`, `packetsPerSecondOver` and `targetUnhealthy: true`; more conditions are more interventions",
+            "f.yaml:10:20: spec.interventions[2].do: must be `drop`, `reset` or `notify`, not `rest`; did you mean `reset`?",
+            "f.yaml:11:19: spec.limits.flows: must be a whole number from 1 to 4294967295, not the number `0`; choose one in that range",
+        ],
     );
     check_spec(
         "Requirement",
