@@ -9,14 +9,14 @@ use std::io;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-/// One pool port toward one target end, by each protocol; silence ends a flow after two seconds.
+/// One pool port toward one target end, by each protocol; silence ends a flow after a second.
 const ONE_PORT: &str = "
 apiVersion: penstock/v1
 kind: Endpoint
 metadata: {name: one-port}
 spec:
   network: clients
-  addresses: [10.90.0.88]
+  addresses: [10.90.0.94]
   ports: [{protocol: udp, port: 80}, {protocol: tcp, port: 80}]
 ---
 apiVersion: penstock/v1
@@ -32,14 +32,14 @@ spec:
   transform:
     - anycast: {targetSet: one-port}
     - sourceSubstitution: {egress: servers, pool: [10.20.0.131], ports: 45000-45000, preservePort: false}
-  idle: {udpMs: 2000}
+  idle: {udpMs: 1000}
 ";
 
 const WATCHED: &str = "
 apiVersion: penstock/v1
 kind: Endpoint
 metadata: {name: watched}
-spec: {network: clients, addresses: [10.90.0.89], ports: [{protocol: tcp, port: 80}]}
+spec: {network: clients, addresses: [10.90.0.95], ports: [{protocol: tcp, port: 80}]}
 ---
 apiVersion: penstock/v1
 kind: Requirement
@@ -67,7 +67,7 @@ const FREE_LIMIT: Duration = Duration::from_secs(10);
 pub(super) fn free(scene: &mut Scene) -> Result<(), Error> {
     scene.node.put(ONE_PORT)?;
     let at = [scene.at("client-1"), scene.at("client-2")];
-    let to = end("10.90.0.88", 80)?;
+    let to = end("10.90.0.94", 80)?;
     let opened = || Connection::open(&at[0], "the first connection", to);
     let mut first = opened()?;
     let peer = first.exchange().map_err(trying("ask"))?.peer;
@@ -88,9 +88,9 @@ pub(super) fn free(scene: &mut Scene) -> Result<(), Error> {
         (got == 1).then_some(())
     })?;
     let after = silent.elapsed();
-    let name = "an idle limit of 2 s: the port is another's after";
-    let ok = after >= Duration::from_secs(2);
-    scene.checks.that(name, "2 s at least", format!("{} ms", after.as_millis()), ok);
+    let name = "an idle limit of 1 s: the port is another's after";
+    let ok = after >= Duration::from_secs(1);
+    scene.checks.that(name, "1 s at least", format!("{} ms", after.as_millis()), ok);
     let answer = Connection::open(&at[1], "the second connection", to)?.exchange();
     let peer = answer.map_err(trying("ask"))?.peer;
     scene.checks.equal("after a reset too", end("10.20.0.131", 45_000)?, peer);
@@ -100,7 +100,7 @@ pub(super) fn free(scene: &mut Scene) -> Result<(), Error> {
 pub(super) fn reset(scene: &mut Scene) -> Result<(), Error> {
     scene.node.put(WATCHED)?;
     let at = scene.at("client-1");
-    let mut connection = Connection::open(&at, "a watched download", end("10.90.0.89", 80)?)?;
+    let mut connection = Connection::open(&at, "a watched download", end("10.90.0.95", 80)?)?;
     connection.ask(&format!("/bytes/{WHOLE}")).map_err(trying("ask"))?;
     connection.head().map_err(trying("read the head"))?;
     let (mut read, mut passed) = (0, None);
@@ -128,7 +128,7 @@ pub(super) fn reset(scene: &mut Scene) -> Result<(), Error> {
     let count = scene.node.status()?.interventions;
     let resets = count.iter().find(|(act, _)| act == "reset").map(|(_, count)| *count);
     scene.checks.equal("resets that are counted", Some(1), resets);
-    let fetched = programs::curl(&scene.site, &at, ("10.90.0.89", 80), 3, false, &[])?;
+    let fetched = programs::curl(&scene.site, &at, ("10.90.0.95", 80), 3, false, &[])?;
     scene.checks.equal("small requests beside it", 3, fetched.answers.len());
     Ok(())
 }
