@@ -50,7 +50,8 @@ impl Slot {
         if let Some(policy) = refused(&found) {
             let (key, reason) = (request.key, RefusalReason::Intervened);
             let reply = DirectiveReply::Refuse { key, reason, policy };
-            return Some(Event::Answered(Effect::Answer { shard: request.shard, reply }));
+            let answer = Effect::Answer { shard: request.shard, reply };
+            return Some(Event::Rebuffed { key, answer });
         }
         match found {
             Found::Flow(_, flow) if request.opening && flow.state().is_closing() => {
@@ -160,7 +161,10 @@ impl Slot {
                 })
             }
             TrackerMessage::Relay { flow, directive, report } => match self.find(&flow) {
-                Found::Flow(_, held) if held.directive.id == directive => {
+                // Of one that an intervention has ended its reverse slot is told so again.
+                Found::Flow(_, held)
+                    if held.directive.id == directive && held.refused().is_none() =>
+                {
                     Some(Event::Relayed { flow, report })
                 }
                 _ => self.doubted(&flow, &report.key, directive),

@@ -22,7 +22,9 @@ impl Slot {
                 self.recorded_effects(closed, out);
                 out.push(Effect::AskAgain(request.clone()));
             }
-            Event::Answered(effect) => out.push(effect.clone()),
+            Event::Answered(effect) | Event::Rebuffed { answer: effect, .. } => {
+                out.push(effect.clone());
+            }
             Event::Asked { request, .. } => {
                 if let Found::Opening(_, opening) = self.find(&request.key) {
                     out.push(self.decision_request(opening));
@@ -56,7 +58,9 @@ impl Slot {
             }
             Event::Reported(report) => out.extend(self.relay_effect(report)),
             Event::Confirmed { reverse, refused: Some(_) } => {
-                out.push(Effect::Invalidate(vec![*reverse]));
+                // An answer to one key may have had both cached.
+                let flow = self.bound(reverse).map(|directive| directive.flow);
+                out.push(Effect::Invalidate(flow.into_iter().chain([*reverse]).collect()));
             }
             Event::Joined(_) | Event::Confirmed { .. } | Event::Relayed { .. } => {}
             Event::TargetFailed(_) | Event::TargetClosed(_) | Event::Rearmed(_) => {}
@@ -88,7 +92,8 @@ impl Slot {
                 out.push(Effect::Intervened(intervened.clone()));
                 let Found::Flow(_, flow) = self.find(&intervened.flow) else { return };
                 let Some(policy) = flow.refused() else { return };
-                out.push(Effect::Invalidate(vec![intervened.flow]));
+                let keys = [Some(intervened.flow), flow.directive.reverse];
+                out.push(Effect::Invalidate(keys.into_iter().flatten().collect()));
                 let (directive, refused) = (flow.directive.id, Some(policy));
                 out.extend(flow.directive.reverse.map(|reverse| {
                     self.tell(&reverse, TrackerMessage::Confirm { reverse, directive, refused })

@@ -22,6 +22,8 @@ pub(super) struct Rules {
     acted: u8,
     /// The first that refuses packets, and when: recorded.
     refused: Option<(Action, Time)>,
+    /// When a packet was first refused in this run.
+    told: Option<Time>,
     /// Those whose condition is met and that have not acted, as bits.
     met: u8,
     /// Since when packets are counted, and how many came.
@@ -40,7 +42,8 @@ impl Rules {
     pub(super) fn of(interventions: &[Intervention]) -> Option<Box<Rules>> {
         let all: Box<[Intervention]> =
             interventions.iter().take(Intervention::MAX).copied().collect();
-        let fresh = |all| Rules { all, acted: 0, refused: None, met: 0, rate: (None, 0) };
+        let fresh =
+            |all| Rules { all, acted: 0, refused: None, told: None, met: 0, rate: (None, 0) };
         (!all.is_empty()).then(|| Box::new(fresh(all)))
     }
 
@@ -57,10 +60,11 @@ impl Rules {
         self.met &= !self.acted;
     }
 
-    /// Takes in what the flow has carried in all, and `packets` since the last report.
-    pub(super) fn carried(&mut self, counters: &Counters, packets: u32, at: Time) {
+    /// Takes in what the flow has carried in all, and `packets` between the reports of
+    /// `before` and `at`.
+    pub(super) fn carried(&mut self, counters: &Counters, packets: u32, before: Time, at: Time) {
         let bytes = counters.bytes[0].saturating_add(counters.bytes[1]);
-        let since = *self.rate.0.get_or_insert(at);
+        let since = *self.rate.0.get_or_insert(before);
         self.rate.1 += u64::from(packets);
         let ms = at.ms_since(since);
         let mut per_second = 0;
@@ -134,15 +138,22 @@ impl Flow {
         act.refusal()
     }
 
-    /// When a flow ends whose packets are refused: once both ends may have been told, or, with
-    /// silence, when it is idle.
+    /// A packet of it was refused.
+    pub(super) fn rebuffed(&mut self, at: Time) {
+        self.live.last_seen = at;
+        if let Some(rules) = self.rules.as_deref_mut() {
+            rules.told.get_or_insert(at);
+        }
+    }
+
+    /// When a flow ends whose packets are refused: a while after a reset was sent for one, else
+    /// when none has come for its idle limit.
     pub(super) fn refused_end(&self, limits: &SlotLimits) -> Option<(Time, CloseReason)> {
-        let (act, since) = self.rules.as_deref()?.refused?;
-        let end = match act {
-            Action::Reset => since.plus_ms(limits.reset_linger_ms),
-            Action::Drop | Action::Notify => {
-                self.live.last_seen.plus_ms(u64::from(self.directive.idle_ms))
-            }
+        let Rules { refused, told, .. } = self.rules.as_deref()?;
+        let (act, since) = (*refused)?;
+        let end = match (act, told) {
+            (Action::Reset, Some(told)) => told.plus_ms(limits.reset_linger_ms),
+            _ => self.live.last_seen.max(since).plus_ms(u64::from(self.directive.idle_ms)),
         };
         Some((end, CloseReason::Intervened))
     }

@@ -177,6 +177,13 @@ pub enum Event {
         /// What was seen.
         report: ActivityReport,
     },
+    /// A packet of a flow is refused that an intervention has ended.
+    Rebuffed {
+        /// Its key.
+        key: FlowKey,
+        /// What the shard is told.
+        answer: Effect,
+    },
     /// Flows of this target may meet a condition.
     TargetFailed(TargetId),
     /// The flows of a target are to be closed, as many at a time as timers may be due.

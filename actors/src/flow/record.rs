@@ -75,11 +75,11 @@ impl Flow {
         let idle_ms = u64::from(self.directive.idle_ms);
         let live = &self.live;
         let state = self.state();
-        if let Some(end) = self.refused_end(limits) {
-            return end;
-        }
         if let Some(at) = live.drained.filter(|_| !state.is_closing()) {
             return (at, CloseReason::Drained);
+        }
+        if let Some(end) = self.refused_end(limits) {
+            return end;
         }
         match state {
             FlowState::Finishing => (live.changed.plus_ms(limits.linger_ms), CloseReason::Finished),
@@ -113,9 +113,10 @@ impl Flow {
         let bytes = &mut live.counters.bytes[way];
         *bytes = bytes.saturating_add(report.bytes);
         live.connection.merge(direction, report.tcp_flags, report.last_seen);
+        let before_seen = live.last_seen;
         live.last_seen = live.last_seen.max(at);
         if let Some(rules) = &mut self.rules {
-            rules.carried(&self.live.counters, report.packets, at);
+            rules.carried(&self.live.counters, report.packets, before_seen, at);
         }
         if self.state() != before {
             self.live.changed = at;
@@ -208,6 +209,8 @@ pub struct FlowView {
     pub partition: String,
     /// How far it has come.
     pub state: FlowState,
+    /// What its packets get, when an intervention has ended it.
+    pub refused: Option<UnknownPolicy>,
     /// What it has carried since the start or the last recovery.
     pub counters: Counters,
     /// When it was opened.
@@ -216,6 +219,13 @@ pub struct FlowView {
     pub last_seen: Time,
     /// How many nodes remember its forward and its reverse direction.
     pub replicas: [usize; 2],
+}
+
+impl FlowView {
+    /// How far it has come, in tables.
+    pub fn state_name(&self) -> &'static str {
+        if self.refused.is_some() { "refused" } else { self.state.name() }
+    }
 }
 
 impl Flow {
@@ -227,6 +237,7 @@ impl Flow {
             tenant: self.subject.tenant.clone(),
             partition: self.subject.partition.clone(),
             state: self.state(),
+            refused: self.refused(),
             counters: self.live.counters,
             opened: self.opened,
             last_seen: self.live.last_seen,

@@ -361,6 +361,14 @@ impl Slot {
         self.rearm(Timer::Flow(place));
     }
 
+    fn evolve_rebuffed(&mut self, key: &FlowKey, at: Time) {
+        let Some(place) = self.table.flow_at(&self.setup.hash, key) else { return };
+        if let Some(flow) = self.table.flows.get_mut(place) {
+            flow.rebuffed(at);
+        }
+        self.rearm(Timer::Flow(place));
+    }
+
     /// One walk over the flows, as [`Slot::evolve_target_closed`].
     fn evolve_target_failed(&mut self, target: TargetId) {
         let held = Resource::Target(target);
@@ -414,6 +422,7 @@ impl Machine for Slot {
                 self.evolve_recorded(event, at);
             }
             Event::Answered(_) => {}
+            Event::Rebuffed { key, .. } => self.evolve_rebuffed(key, at),
             Event::Asked { request, ask } => self.evolve_asked(request, *ask, at),
             Event::Joined(request) => {
                 if let Some(opening) = self.opening_mut(&request.key) {

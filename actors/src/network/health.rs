@@ -120,6 +120,13 @@ impl Catalog {
     }
 }
 
+/// Whether a probe is of a target whose health counts: it may be late.
+pub(super) fn is_probed(catalog: &Catalog, probed: &Probed) -> bool {
+    catalog.target_set(probed.target_set).is_some_and(|set| {
+        set.health.is_some() && set.targets.iter().any(|target| target.id == probed.target)
+    })
+}
+
 /// Probes of one target with the same outcome, without a break.
 #[derive(Clone, Copy, Debug, Default)]
 struct Streak {
@@ -169,6 +176,16 @@ impl Streaks {
     pub(super) fn count(&mut self, probed: &Probed) {
         let streak = self.with(probed);
         self.0.insert(probed.target, streak);
+    }
+
+    /// Forgets the targets that have left a set.
+    pub(super) fn follow(&mut self, before: Option<&TargetSet>, after: Option<&TargetSet>) {
+        let stays = |id| after.is_some_and(|set| set.targets.iter().any(|other| other.id == id));
+        for target in before.into_iter().flat_map(|set| &set.targets) {
+            if !stays(target.id) {
+                self.forget(target.id);
+            }
+        }
     }
 
     pub(super) fn forget(&mut self, target: TargetId) {

@@ -3,7 +3,7 @@
 
 use super::catalog::Catalog;
 use super::drain::{Draining, Drains};
-use super::health::{Probed, Streaks};
+use super::health::{self, Probed, Streaks};
 use super::requirement;
 use super::spec::{Kind, Spec};
 use super::validate::{Check, Limits, Problem, Refusal};
@@ -169,10 +169,12 @@ impl Networks {
             NetworkEvent::TargetSetDefined(set) => {
                 let before = self.catalog.target_set(set.id).cloned();
                 self.drains.follow(before.as_deref(), Some(set), at);
+                self.streaks.follow(before.as_deref(), Some(set));
             }
             NetworkEvent::TargetSetRemoved(removed) => {
                 let before = self.catalog.target_set(TargetSetId(removed.id)).cloned();
                 self.drains.follow(before.as_deref(), None, at);
+                self.streaks.follow(before.as_deref(), None);
             }
             NetworkEvent::TargetHealthChanged(changed) => self.streaks.forget(changed.target),
             NetworkEvent::TargetDrained(drained) => self.drains.end(drained.target),
@@ -214,6 +216,7 @@ impl Machine for Networks {
                 let addresses: BTreeSet<IpAddr> = addresses.into_iter().collect();
                 Ok((addresses != self.node).then_some(Event::NodeAddresses(addresses)))
             }
+            Command::Probed(probed) if !health::is_probed(&self.catalog, &probed) => Ok(None),
             Command::Probed(probed) => {
                 Ok(Some(match self.streaks.decide(&self.catalog, &probed) {
                     Some(changed) => Event::Recorded(changed),

@@ -107,9 +107,14 @@ fn choice_text(choice: &Choice) -> String {
 }
 
 fn events_text(story: &Story) -> String {
-    let mut rows = table::table(&["time", "event", "record"]);
+    let mut rows = table::table(&["time", "event", "detail", "record"]);
     for event in &story.events {
-        rows.add_row([event.time.clone(), event.kind.clone(), event.record.clone()]);
+        rows.add_row([
+            event.time.clone(),
+            event.kind.clone(),
+            event.detail.clone(),
+            event.record.clone(),
+        ]);
     }
     let mut out = table::text(&rows);
     if story.search_cut_short {

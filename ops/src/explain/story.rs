@@ -9,6 +9,7 @@ use penstock_event_schema::event::flow::{
     Choice, CloseReason, Excluded, FlowClosed, FlowEvent, FlowOpened, Resource, Trackers,
 };
 use penstock_event_schema::id::TargetId;
+use penstock_event_schema::requirement::{Condition, Intervention};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -101,6 +102,9 @@ pub struct EventRow {
     pub time: String,
     /// What, with version.
     pub kind: String,
+    /// More of it: which condition of the requirement was met and what was done, why it ended.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
 }
 
 impl Story {
@@ -143,7 +147,7 @@ impl Story {
             trackers: opened.map(|opened| opened.trackers.clone()),
             replicas: opened.map_or(0, |opened| opened.trackers.forward.len() as u16),
             state: match (&live, closed) {
-                (Some(flow), _) => flow.state.name().into(),
+                (Some(flow), _) => flow.state_name().into(),
                 (None, Some(_)) => "closed".into(),
                 (None, None) => "not opened".into(),
             },
@@ -163,7 +167,22 @@ fn event_row(told: &Told) -> EventRow {
         record: told.envelope.id(),
         time: moment::show(told.envelope.time),
         kind: told.event.kind().to_owned(),
+        detail: match &told.event {
+            FlowEvent::FlowIntervened(told) => detail(&told.intervention),
+            FlowEvent::FlowClosed(told) => format!("{:?}", told.reason).to_lowercase(),
+            _ => String::new(),
+        },
     }
+}
+
+fn detail(Intervention { when, act }: &Intervention) -> String {
+    let when = match when {
+        Condition::BytesOver(bytes) => format!("more than {bytes} bytes"),
+        Condition::AgeOverMs(ms) => format!("older than {ms} ms"),
+        Condition::PacketsPerSecondOver(packets) => format!("more than {packets} packets a second"),
+        Condition::TargetUnhealthy => "its target is unhealthy".into(),
+    };
+    format!("{when}: {}", act.name())
 }
 
 fn name(id: TargetId, catalog: &Catalog) -> String {

@@ -152,7 +152,7 @@ impl Names<'_> {
             target: self.target(flow),
             slot: slot.0,
             replicas: flow.replicas[0] as u16,
-            state: flow.state.name().into(),
+            state: flow.state_name().into(),
             age_ms: now.ms_since(flow.opened),
             idle_ms: now.ms_since(flow.last_seen),
             packets: pair(flow.counters.packets),

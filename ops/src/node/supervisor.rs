@@ -186,19 +186,16 @@ impl SupervisorState {
             |error: super::hosts::StartError| format!("a host cannot be recovered: {error}");
         if id == self.networks {
             let addresses = self.hosts.wiring.kernel_addresses();
-            let catalog = self.hosts.networks(addresses, me).await.map_err(failed)?;
-            self.hosts.wiring.publish_all(&catalog);
+            self.hosts.networks(addresses, me.clone()).await.map_err(failed)?;
             self.networks = self.hosts.wiring.networks().map_or(id, |host| host.actor().get_id());
+            // It may have missed that an object was removed.
+            self.restart_decision(me).await?;
         } else if id == self.slots {
             self.hosts.slots(me.clone()).await.map_err(failed)?;
             self.slots = self.hosts.wiring.slots().map_or(id, |host| host.actor().get_id());
             // What was being opened is forgotten with it: the decision node starts anew from
             // what the recovered flows hold, and waits for no cut.
-            if let Some(decision) = self.hosts.wiring.decision() {
-                decision.stop();
-                let _ = decision.actor().wait(Some(STOP_PATIENCE)).await;
-            }
-            self.start_decision(me).await?;
+            self.restart_decision(me).await?;
         } else if Some(id) == self.decision() {
             self.start_decision(me).await?;
         } else if id == self.prober {
@@ -218,6 +215,14 @@ impl SupervisorState {
 
     fn decision(&self) -> Option<ActorId> {
         self.hosts.wiring.decision().map(|host| host.actor().get_id())
+    }
+
+    async fn restart_decision(&self, me: ActorCell) -> Result<(), String> {
+        if let Some(decision) = self.hosts.wiring.decision() {
+            decision.stop();
+            let _ = decision.actor().wait(Some(STOP_PATIENCE)).await;
+        }
+        self.start_decision(me).await
     }
 
     /// Starts the decision host from what the objects and the live flows say. The one before has

@@ -130,6 +130,19 @@ impl Wiring {
         self.to_decision(events.map(|e| (ONLY, decision::Command::Configure(e))).collect());
         self.to_dataplane(DataplaneMessage::Catalog(Box::new(catalog.clone())));
         self.to_prober(ProberMessage::Catalog(Box::new(catalog.clone())));
+        // Who opened while a target was failing may have missed it.
+        for event in catalog.snapshot() {
+            if let NetworkEvent::TargetHealthChanged(changed) = event
+                && !changed.healthy
+            {
+                self.target_failed(changed.target);
+            }
+        }
+    }
+
+    fn target_failed(&self, target: TargetId) {
+        let failed = |slot| (u32::from(slot), flow::Command::TargetFailed(target));
+        self.to_slots((0..self.hash.slots()).map(failed).collect());
     }
 
     /// Says a change of an object to everybody who follows them.
@@ -137,12 +150,14 @@ impl Wiring {
         if let NetworkEvent::TargetHealthChanged(changed) = &event {
             let (name, reason) = (&changed.name, &changed.reason);
             tracing::info!(%name, healthy = changed.healthy, reason, "a target's health has changed");
-            if !changed.healthy {
-                let failed = |slot| (u32::from(slot), flow::Command::TargetFailed(changed.target));
-                self.to_slots((0..self.hash.slots()).map(failed).collect());
-            }
         }
         self.to_decision(vec![(ONLY, decision::Command::Configure(event.clone()))]);
+        if let NetworkEvent::TargetHealthChanged(changed) = &event
+            && !changed.healthy
+        {
+            // Behind the decision: what it has chosen so far is on its way to the slots.
+            self.target_failed(changed.target);
+        }
         self.to_prober(ProberMessage::Published(event.clone()));
         self.to_dataplane(DataplaneMessage::Published(event));
     }

@@ -86,8 +86,17 @@ pub(super) fn replay(scene: &mut Scene) -> Result<(), Error> {
         "a moment before: bound at most",
         "not opened or not known",
         bound.output.lines().find(|line| line.contains("state")).unwrap_or("not known"),
-        !bound.output.contains("penstock.flow.opened"),
+        !bound.output.contains("penstock.flow.opened")
+            && bound.everything().contains(if bound.code == Some(0) {
+                "penstock.flow.reverse_bound"
+            } else {
+                "nothing is known of the flow"
+            }),
     );
+    let opened = story.events.last().map(|event| event.time.clone()).unwrap_or_default();
+    let moment = with(&["--until", &opened, "flow", "explain", &key, "-o", "json"]);
+    let then: Story = told_by(scene, moment)?;
+    scene.checks.equal("from that moment on: the same records", &story.events, &then.events);
     scene.open.clear();
     Ok(())
 }
