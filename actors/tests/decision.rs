@@ -5,11 +5,13 @@ mod objects;
 use penstock_actors::decision::{Command, Decision, DecisionSetup, Effect, Event};
 use penstock_actors::machine::{Commit, Context, Machine};
 use penstock_event_schema::event::flow::{Choice, RefusalReason, Resource};
+use penstock_event_schema::event::network::{NetworkEvent, TargetHealthChanged};
 use penstock_event_schema::flow::{FlowKey, SlotHash};
-use penstock_event_schema::id::{DirectiveId, SlotId, TargetId, Time};
+use penstock_event_schema::id::{DirectiveId, Generation, SlotId, TargetId, TargetSetId, Time};
 use penstock_event_schema::message::decision::{DecisionReply, DecisionRequest, Proposal};
-use penstock_event_schema::requirement::UnknownPolicy;
-use std::collections::BTreeMap;
+use penstock_event_schema::network::{AllUnhealthy, HealthCheck, Probe};
+use penstock_event_schema::requirement::{FlowLimits, Requirement, UnknownPolicy};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -250,7 +252,7 @@ fn a_changed_set_is_used_at_once() {
     let mut changed = (**removed).clone();
     changed.targets.retain(|target| target.id == TargetId(2));
     changed.generation.0 += 1;
-    let event = penstock_event_schema::event::network::NetworkEvent::TargetSetDefined(changed);
+    let event = NetworkEvent::TargetSetDefined(changed);
     run(&mut decision, Command::Configure(event), 0);
     for address in ["10.90.0.80", "10.90.0.81"] {
         for port in 1..50 {
@@ -259,6 +261,90 @@ fn a_changed_set_is_used_at_once() {
             assert_eq!(proposal.resources, [Resource::Target(TargetId(2))]);
         }
     }
+}
+
+/// The set with a probe, and these healthy or not; who draws what, and what is named as excluded.
+fn check_health(
+    policy: AllUnhealthy,
+    health: &[(u32, bool)],
+    draining: &[u32],
+    expected: Result<(&[u32], &str), RefusalReason>,
+) {
+    for key in ["10.90.0.80:80", "10.90.0.81:80"] {
+        let mut decision = decision();
+        let held = decision.catalog().target_set_named("web").expect("it is there");
+        let mut probed = (**held).clone();
+        probed.generation.0 += 1;
+        let probe = Probe::Tcp { port: 0 };
+        let (interval_ms, timeout_ms, rise, fall, when_all_unhealthy) = (1000, 1000, 1, 1, policy);
+        probed.health =
+            Some(HealthCheck { probe, interval_ms, timeout_ms, rise, fall, when_all_unhealthy });
+        for target in &mut probed.targets {
+            target.draining = draining.contains(&target.id.0);
+        }
+        run(&mut decision, Command::Configure(NetworkEvent::TargetSetDefined(probed)), 0);
+        for (target, healthy) in health {
+            let changed = NetworkEvent::TargetHealthChanged(TargetHealthChanged {
+                target_set: TargetSetId(1),
+                target: TargetId(*target),
+                name: format!("s{target}"),
+                healthy: *healthy,
+                reason: "status 200".into(),
+                generation: Generation(1),
+            });
+            run(&mut decision, Command::Configure(changed), 0);
+        }
+        let (mut drawn, mut excluded) = (BTreeSet::new(), BTreeSet::new());
+        for port in 1..100u64 {
+            let seed = port.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            match ask_with(&mut decision, &format!("1/tcp/10.0.0.5:{port}>{key}"), true, &[], seed)
+            {
+                DecisionReply::Propose(proposal) => {
+                    drawn.extend(proposal.resources.iter().map(|held| format!("{held:?}")));
+                    excluded.insert(show_excluded(&proposal.choices[0]));
+                }
+                DecisionReply::Refuse { reason, .. } => {
+                    assert_eq!(Err(reason), expected, "{key}");
+                    return;
+                }
+            }
+        }
+        let (targets, named) = expected.expect("it was to be refused");
+        let targets = targets.iter().map(|id| format!("{:?}", Resource::Target(TargetId(*id))));
+        assert_eq!(drawn, targets.collect::<BTreeSet<String>>(), "{key} {health:?} {draining:?}");
+        assert_eq!(excluded, BTreeSet::from([named.to_owned()]), "{key}");
+    }
+}
+
+fn show_excluded(choice: &Choice) -> String {
+    let (Choice::Maglev { excluded, .. } | Choice::LeastConnections { excluded, .. }) = choice
+    else {
+        panic!("{choice:?}")
+    };
+    let ids =
+        |list: &[TargetId]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
+    excluded.as_ref().map_or(String::new(), |excluded| {
+        format!("unhealthy {} draining {}", ids(&excluded.unhealthy), ids(&excluded.draining))
+    })
+}
+
+#[test]
+fn only_targets_that_take_flows_are_drawn() {
+    use AllUnhealthy::{Any, Refuse};
+    let all = [(1, true), (2, true), (3, true)];
+    let none = [(1, false), (3, false)];
+    check_health(Refuse, &all, &[], Ok((&[1, 2, 3], "")));
+    check_health(Refuse, &[(1, true), (3, true)], &[], Ok((&[1, 3], "unhealthy 2 draining ")));
+    check_health(Refuse, &[(1, true), (2, false)], &[], Ok((&[1], "unhealthy 2+3 draining ")));
+    check_health(Refuse, &all, &[2], Ok((&[1, 3], "unhealthy  draining 2")));
+    check_health(Refuse, &[(1, true)], &[2], Ok((&[1], "unhealthy 3 draining 2")));
+    check_health(Refuse, &[], &[], Err(RefusalReason::NoHealthyTarget));
+    check_health(Refuse, &none, &[], Err(RefusalReason::NoHealthyTarget));
+    check_health(Refuse, &all, &[1, 2, 3], Err(RefusalReason::NoHealthyTarget));
+    check_health(Any, &none, &[], Ok((&[1, 2, 3], "")));
+    check_health(Any, &none, &[3], Ok((&[1, 2], "unhealthy  draining 3")));
+    check_health(Any, &[(1, true)], &[], Ok((&[1], "unhealthy 2+3 draining ")));
+    check_health(Any, &all, &[1, 2, 3], Err(RefusalReason::NoHealthyTarget));
 }
 
 /// Prints, and asserts nothing about time.
@@ -304,4 +390,65 @@ fn how_long_a_decision_takes() {
         println!("decide {what}: {median} ns, {} held", decision.collection().len());
         assert_eq!(effects.len(), 100_000);
     }
+}
+
+/// What requirement `web` answers to so many questions at once, with these limits.
+fn check_limits(limits: FlowLimits, asked: u16, opened: u16, refusal: RefusalReason) -> Decision {
+    let mut decision = decision();
+    let requirement = objects::objects().into_iter().find_map(|event| match event {
+        NetworkEvent::RequirementDefined(found) if found.name == "web" => Some(found),
+        _ => None,
+    });
+    let requirement = Requirement { limits, ..requirement.expect("there is one") };
+    let requirement = NetworkEvent::RequirementDefined(requirement);
+    run(&mut decision, Command::Configure(requirement), 0);
+    for question in 0..asked {
+        let key = format!("1/tcp/10.0.0.5:{}>10.90.0.80:80", 40_000 + question);
+        match ask(&mut decision, &key, &[]) {
+            DecisionReply::Propose(_) => assert!(question < opened, "{limits:?}: {question}"),
+            DecisionReply::Refuse { reason, policy, .. } => {
+                assert!(question >= opened, "{limits:?}: {question}");
+                assert_eq!((reason, policy), (refusal, UnknownPolicy::Drop), "{limits:?}");
+            }
+        }
+    }
+    decision
+}
+
+/// The next iteration: every slot is asked, and holds nothing.
+fn turn(decision: &mut Decision, now: Time) {
+    let mut due = Vec::new();
+    decision.due(now, 1_000, &mut due);
+    for command in due {
+        let Ok(event) = decision.decide(command, &Context { now, seed: now.0 });
+        let event = event.expect("a question");
+        decision.evolve(&event, now);
+        let mut effects = Vec::new();
+        decision.effects(&event, &mut effects);
+        let Some(Effect::AskCut { to, request }) = effects.pop() else { panic!("no question") };
+        let cut = Command::Cut(Arc::new(objects::cut(to.0, request.ask, &[])));
+        let Ok(event) = decision.decide(cut, &Context { now, seed: 0 });
+        decision.evolve(&event.expect("it is awaited"), now);
+    }
+}
+
+#[test]
+fn a_requirement_limits_its_flows() {
+    let none = FlowLimits::default();
+    check_limits(none, 20, 20, RefusalReason::FlowLimit);
+    check_limits(
+        FlowLimits { new_per_second: Some(7), ..none },
+        20,
+        7,
+        RefusalReason::NewFlowLimit,
+    );
+    let limits = FlowLimits { flows: Some(5), new_per_second: Some(7) };
+    let mut decision = check_limits(limits, 20, 5, RefusalReason::FlowLimit);
+    // Other requirements are not touched, and cuts that are without the flows free their places.
+    proposal(ask(&mut decision, "1/tcp/10.0.0.5:40000>10.90.0.81:80", &[]));
+    decision.resume(Time(1));
+    for second in 1..4 {
+        turn(&mut decision, Time(1).plus_ms(second * 1_000));
+    }
+    proposal(ask(&mut decision, "1/tcp/10.0.0.5:50000>10.90.0.80:80", &[]));
 }

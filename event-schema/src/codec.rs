@@ -4,7 +4,9 @@
 //! old one stays readable by an upcast in [`JournalEvent::decode`].
 
 use crate::envelope::Envelope;
-use crate::event::flow::{FlowClosed, FlowEvent, FlowOpened, ReverseBound, ReverseReleased};
+use crate::event::flow::{
+    FlowClosed, FlowEvent, FlowIntervened, FlowOpened, ReverseBound, ReverseReleased,
+};
 use crate::event::network::NetworkEvent;
 use crate::topic::Topic;
 use serde::Serialize;
@@ -79,6 +81,7 @@ impl JournalEvent for FlowEvent {
         match self {
             FlowEvent::ReverseBound(_) => "penstock.flow.reverse_bound.v1",
             FlowEvent::FlowOpened(_) => "penstock.flow.opened.v1",
+            FlowEvent::FlowIntervened(_) => "penstock.flow.intervened.v1",
             FlowEvent::FlowClosed(_) => "penstock.flow.closed.v1",
             FlowEvent::ReverseReleased(_) => "penstock.flow.reverse_released.v1",
         }
@@ -88,6 +91,7 @@ impl JournalEvent for FlowEvent {
         match self {
             FlowEvent::ReverseBound(e) => (&e.tenant, &e.partition),
             FlowEvent::FlowOpened(e) => (&e.tenant, &e.partition),
+            FlowEvent::FlowIntervened(e) => (&e.tenant, &e.partition),
             FlowEvent::FlowClosed(e) => (&e.tenant, &e.partition),
             FlowEvent::ReverseReleased(e) => (&e.tenant, &e.partition),
         }
@@ -97,6 +101,7 @@ impl JournalEvent for FlowEvent {
         match self {
             FlowEvent::ReverseBound(event) => write(event, out),
             FlowEvent::FlowOpened(event) => write(event, out),
+            FlowEvent::FlowIntervened(event) => write(event, out),
             FlowEvent::FlowClosed(event) => write(event, out),
             FlowEvent::ReverseReleased(event) => write(event, out),
         }
@@ -113,6 +118,11 @@ impl JournalEvent for FlowEvent {
             "penstock.flow.opened.v1" => {
                 FlowEvent::FlowOpened(FlowOpened { tenant, partition, ..read(envelope, value)? })
             }
+            "penstock.flow.intervened.v1" => FlowEvent::FlowIntervened(FlowIntervened {
+                tenant,
+                partition,
+                ..read(envelope, value)?
+            }),
             "penstock.flow.closed.v1" => {
                 FlowEvent::FlowClosed(FlowClosed { tenant, partition, ..read(envelope, value)? })
             }
@@ -139,6 +149,8 @@ impl JournalEvent for NetworkEvent {
             NetworkEvent::EndpointRemoved(_) => "penstock.network.endpoint_removed.v1",
             NetworkEvent::TargetSetRemoved(_) => "penstock.network.target_set_removed.v1",
             NetworkEvent::RequirementRemoved(_) => "penstock.network.requirement_removed.v1",
+            NetworkEvent::TargetHealthChanged(_) => "penstock.network.target_health_changed.v1",
+            NetworkEvent::TargetDrained(_) => "penstock.network.target_drained.v1",
         }
     }
 
@@ -160,6 +172,8 @@ impl JournalEvent for NetworkEvent {
             | NetworkEvent::EndpointRemoved(removed)
             | NetworkEvent::TargetSetRemoved(removed)
             | NetworkEvent::RequirementRemoved(removed) => write(removed, out),
+            NetworkEvent::TargetHealthChanged(event) => write(event, out),
+            NetworkEvent::TargetDrained(event) => write(event, out),
         }
     }
 
@@ -178,6 +192,10 @@ impl JournalEvent for NetworkEvent {
             "penstock.network.requirement_removed.v1" => {
                 E::RequirementRemoved(read(envelope, value)?)
             }
+            "penstock.network.target_health_changed.v1" => {
+                E::TargetHealthChanged(read(envelope, value)?)
+            }
+            "penstock.network.target_drained.v1" => E::TargetDrained(read(envelope, value)?),
             _ => return Err(unknown(envelope)),
         })
     }

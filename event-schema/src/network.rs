@@ -79,6 +79,72 @@ pub struct Target {
     pub port: u16,
     /// Its share beside the others, at least 1.
     pub weight: u16,
+    /// Whether it gets no new flow; what it has goes on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub draining: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// How targets are asked whether they take flows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// From one question to the next.
+    pub interval_ms: u32,
+    /// How long an answer may take.
+    pub timeout_ms: u32,
+    /// So many successes in a row make an unhealthy target healthy.
+    pub rise: u16,
+    /// So many failures in a row make a healthy target unhealthy.
+    pub fall: u16,
+    /// What becomes of new flows while no target is healthy.
+    pub when_all_unhealthy: AllUnhealthy,
+}
+
+/// One question to a target, from an address of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Probe {
+    /// A connection can be opened.
+    Tcp {
+        /// Where; 0 stands for the target's own port.
+        port: u16,
+    },
+    /// A GET request is answered with one of these statuses.
+    Http {
+        /// Where; 0 stands for the target's own port.
+        port: u16,
+        /// What is asked for, beginning with `/`.
+        path: String,
+        /// The `Host` header; the target's end when empty.
+        host: String,
+        /// First and last status that is a success.
+        expect: (u16, u16),
+    },
+}
+
+impl Probe {
+    /// The port as asked for; 0 stands for the target's own.
+    pub const fn port(&self) -> u16 {
+        match self {
+            Probe::Tcp { port } | Probe::Http { port, .. } => *port,
+        }
+    }
+}
+
+/// What becomes of new flows while no target of a set is healthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllUnhealthy {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// They go to any target, as if all were healthy.
+    Any,
 }
 
 /// Targets in one network, shared by requirements.
@@ -92,6 +158,13 @@ pub struct TargetSet {
     pub network: NetworkId,
     /// The targets.
     pub targets: Vec<Target>,
+    /// How it is found out which of them take flows; without, all do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// How long flows may stay at a target that drains or has left the set; without, as long as
+    /// they live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<u32>,
     /// How often it has been changed; also the generation of its Maglev table.
     pub generation: Generation,
 }

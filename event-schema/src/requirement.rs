@@ -30,8 +30,95 @@ pub struct Requirement {
     /// TCP maximum segment size to clamp SYNs to, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mss_max: Option<u16>,
+    /// What is done with a flow that meets a condition. At most [`Intervention::MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interventions: Vec<Intervention>,
+    /// How many flows there may be.
+    #[serde(default, skip_serializing_if = "FlowLimits::is_none")]
+    pub limits: FlowLimits,
     /// How often it has been changed.
     pub generation: Generation,
+}
+
+/// What is done, once, with a flow that meets a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Intervention {
+    /// When.
+    pub when: Condition,
+    /// What.
+    pub act: Action,
+}
+
+impl Intervention {
+    /// How many a requirement may have: one bit of a byte each in a flow's record.
+    pub const MAX: usize = 8;
+}
+
+/// What a flow's tracker can see of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// It has carried more layer 3 bytes than this, both ways together.
+    BytesOver(u64),
+    /// It is older than this, in milliseconds.
+    AgeOverMs(u64),
+    /// It carries more packets a second than this, both ways together, over a second at least.
+    PacketsPerSecondOver(u32),
+    /// Probes of its target have begun to fail.
+    TargetUnhealthy,
+}
+
+/// What is done with a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Its packets are dropped for as long as it is remembered.
+    Drop,
+    /// Both ends get a TCP reset for their next packet, and it is over.
+    Reset,
+    /// It is recorded, logged and counted; its packets go on.
+    Notify,
+}
+
+impl Action {
+    /// What the flow's packets get from then on; none when they go on.
+    pub const fn refusal(self) -> Option<UnknownPolicy> {
+        match self {
+            Action::Drop => Some(UnknownPolicy::Drop),
+            Action::Reset => Some(UnknownPolicy::Reset),
+            Action::Notify => None,
+        }
+    }
+
+    /// All actions, in the order of their numbers.
+    pub const ALL: [Action; 3] = [Action::Drop, Action::Reset, Action::Notify];
+
+    /// As metric label and in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Action::Drop => "drop",
+            Action::Reset => "reset",
+            Action::Notify => "notify",
+        }
+    }
+}
+
+/// How many flows of a requirement there may be; none is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowLimits {
+    /// Live at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<u32>,
+    /// Opened in a second; as many may come at once after a pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_per_second: Option<u32>,
+}
+
+impl FlowLimits {
+    /// Whether there is no limit.
+    pub fn is_none(&self) -> bool {
+        *self == FlowLimits::default()
+    }
 }
 
 /// Which packets a requirement is about.

@@ -8,19 +8,23 @@ use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::envelope::Envelope;
 use penstock_event_schema::epoch::{Epoch, Seq};
 use penstock_event_schema::event::flow::{
-    Choice, CloseReason, Counters, FlowClosed, FlowEvent, FlowOpened, Resource, ReverseBound,
-    ReverseReleased, Trackers,
+    Choice, CloseReason, Counters, Excluded, FlowClosed, FlowEvent, FlowIntervened, FlowOpened,
+    Resource, ReverseBound, ReverseReleased, Trackers,
 };
-use penstock_event_schema::event::network::{NetworkEvent, Removed};
+use penstock_event_schema::event::network::{
+    NetworkEvent, Removed, TargetDrained, TargetHealthChanged,
+};
 use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::id::{
     DirectiveId, EndpointId, Generation, NetworkId, RequirementId, TargetId, TargetSetId, Time,
 };
 use penstock_event_schema::network::{
-    Attachment, Endpoint, EndpointPort, Network, Target, TargetSet,
+    AllUnhealthy, Attachment, Endpoint, EndpointPort, HealthCheck, Network, Probe, Target,
+    TargetSet,
 };
 use penstock_event_schema::requirement::{
-    AnycastPolicy, IdleLimits, Match, Requirement, SourceSubstitution, Transform, UnknownPolicy,
+    Action, AnycastPolicy, Condition, FlowLimits, IdleLimits, Intervention, Match, Requirement,
+    SourceSubstitution, Transform, UnknownPolicy,
 };
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::collections::BTreeSet;
@@ -103,16 +107,18 @@ fn every_kind_is_on_file() {
     let flow = |event: &FlowEvent| match event {
         FlowEvent::ReverseBound(_) | FlowEvent::FlowOpened(_) => event.kind(),
         FlowEvent::FlowClosed(_) | FlowEvent::ReverseReleased(_) => event.kind(),
+        FlowEvent::FlowIntervened(_) => event.kind(),
     };
     let network = |event: &NetworkEvent| match event {
         NetworkEvent::NetworkDefined(_) | NetworkEvent::EndpointDefined(_) => event.kind(),
         NetworkEvent::TargetSetDefined(_) | NetworkEvent::RequirementDefined(_) => event.kind(),
         NetworkEvent::NetworkRemoved(_) | NetworkEvent::EndpointRemoved(_) => event.kind(),
         NetworkEvent::TargetSetRemoved(_) | NetworkEvent::RequirementRemoved(_) => event.kind(),
+        NetworkEvent::TargetHealthChanged(_) | NetworkEvent::TargetDrained(_) => event.kind(),
     };
     let today: BTreeSet<&str> =
         flow_events().iter().map(flow).chain(network_events().iter().map(network)).collect();
-    assert_eq!(today.len(), 12);
+    assert_eq!(today.len(), 15);
     assert!(today.is_subset(&on_file), "{:?}", today.difference(&on_file));
 }
 
@@ -178,6 +184,7 @@ fn flow_events() -> Vec<FlowEvent> {
             excluded: Vec::new(),
             trackers,
             unknown,
+            interventions: Vec::new(),
             tenant: String::new(),
             partition: String::new(),
         })
@@ -203,7 +210,12 @@ fn flow_events() -> Vec<FlowEvent> {
             &chain,
             vec![Resource::Target(TargetId(5)), port],
             vec![
-                Choice::Maglev { generation: Generation(4), hash: u64::MAX, target: TargetId(5) },
+                Choice::Maglev {
+                    generation: Generation(4),
+                    hash: u64::MAX,
+                    target: TargetId(5),
+                    excluded: None,
+                },
                 Choice::Port { start: place(19_999), skipped: 1, taken: place(20_000) },
             ],
             trackers(&["node-1"]),
@@ -217,6 +229,25 @@ fn flow_events() -> Vec<FlowEvent> {
                 seed: 1 << 63,
                 candidates: vec![(TargetId(6), 0), (TargetId(7), 3)],
                 target: TargetId(6),
+                excluded: None,
+            }],
+            trackers(&["node-1"]),
+            UnknownPolicy::Drop,
+        ),
+        opened(
+            &echo,
+            vec![Resource::Target(TargetId(6))],
+            vec![Choice::LeastConnections {
+                generation: Generation(4),
+                seed: 1,
+                candidates: vec![(TargetId(6), 0)],
+                target: TargetId(6),
+                excluded: Excluded {
+                    unhealthy: vec![TargetId(7)],
+                    draining: vec![TargetId(8), TargetId(9)],
+                    taken: vec![TargetId(10)],
+                }
+                .boxed(),
             }],
             trackers(&["node-1"]),
             UnknownPolicy::Drop,
@@ -224,7 +255,7 @@ fn flow_events() -> Vec<FlowEvent> {
         opened(
             &copies,
             Vec::new(),
-            vec![Choice::Multicast { generation: Generation(4), copies: 2 }],
+            vec![Choice::Multicast { generation: Generation(4), copies: 2, excluded: None }],
             trackers(&[]),
             UnknownPolicy::Drop,
         ),
@@ -248,8 +279,35 @@ fn flow_events() -> Vec<FlowEvent> {
         other => panic!("{} is no opening", other.kind()),
     };
     events.push(retried);
-    use CloseReason::{Finished, Idle, Removed, Reset};
-    events.extend([Finished, Reset, Idle, Removed].map(|reason| {
+    let interventions = [
+        (Condition::BytesOver(1 << 40), Action::Reset),
+        (Condition::AgeOverMs(3_600_000), Action::Drop),
+        (Condition::PacketsPerSecondOver(10_000), Action::Notify),
+        (Condition::TargetUnhealthy, Action::Reset),
+    ]
+    .map(|(when, act)| Intervention { when, act });
+    let watched = match &events[2] {
+        FlowEvent::FlowOpened(opened) => {
+            let mut watched = opened.clone();
+            watched.resources.push(Resource::Place(RequirementId(3)));
+            watched.interventions = interventions.to_vec();
+            FlowEvent::FlowOpened(watched)
+        }
+        other => panic!("{} is no opening", other.kind()),
+    };
+    events.push(watched);
+    events.extend((0..).zip(interventions).map(|(index, intervention)| {
+        FlowEvent::FlowIntervened(FlowIntervened {
+            flow: chain.flow,
+            index,
+            intervention,
+            counters: Counters { packets: [1, 2], bytes: [3, 4] },
+            tenant: tenant.clone(),
+            partition: partition.clone(),
+        })
+    }));
+    use CloseReason::{Drained, Finished, Idle, Intervened, Removed, Reset};
+    events.extend([Finished, Reset, Idle, Removed, Drained, Intervened].map(|reason| {
         FlowEvent::FlowClosed(FlowClosed {
             flow: chain.flow,
             reason,
@@ -276,9 +334,25 @@ fn network_events() -> Vec<NetworkEvent> {
             unknown,
             dscp,
             mss_max,
+            interventions: Vec::new(),
+            limits: FlowLimits::default(),
             generation,
         })
     };
+    let watched = NetworkEvent::RequirementDefined(Requirement {
+        id: RequirementId(3),
+        name: "web".into(),
+        partition: "default".into(),
+        matching: Match::Endpoint(EndpointId(1)),
+        transform: Vec::new(),
+        idle: IdleLimits::default(),
+        unknown: UnknownPolicy::Drop,
+        dscp: None,
+        mss_max: None,
+        interventions: vec![Intervention { when: Condition::TargetUnhealthy, act: Action::Notify }],
+        limits: FlowLimits { flows: Some(1_000), new_per_second: Some(50) },
+        generation,
+    });
     let anycast = |policy| Transform::Anycast { target_set: TargetSetId(1), policy };
     let substitution = Transform::SourceSubstitution(SourceSubstitution {
         egress: NetworkId(2),
@@ -298,6 +372,31 @@ fn network_events() -> Vec<NetworkEvent> {
     let least = anycast(AnycastPolicy::LeastConnections);
     let multicast = Transform::Multicast { target_set: TargetSetId(1), copies_max: 2 };
     let removed = || Removed { name: "web".into(), id: 3 };
+    let probed = |probe, when_all_unhealthy| {
+        NetworkEvent::TargetSetDefined(TargetSet {
+            id: TargetSetId(1),
+            name: "web".into(),
+            network: NetworkId(2),
+            targets: vec![Target {
+                id: TargetId(5),
+                name: "s1".into(),
+                address: address("10.2.0.11"),
+                port: 8080,
+                weight: 1,
+                draining: true,
+            }],
+            health: Some(HealthCheck {
+                probe,
+                interval_ms: 2_000,
+                timeout_ms: 1_000,
+                rise: 2,
+                fall: 3,
+                when_all_unhealthy,
+            }),
+            drain_ms: Some(60_000),
+            generation,
+        })
+    };
     vec![
         NetworkEvent::NetworkDefined(Network {
             id: NetworkId(1),
@@ -327,9 +426,22 @@ fn network_events() -> Vec<NetworkEvent> {
                 address: address("10.2.0.11"),
                 port: 8080,
                 weight: 1,
+                draining: false,
             }],
+            health: None,
+            drain_ms: None,
             generation,
         }),
+        probed(Probe::Tcp { port: 0 }, AllUnhealthy::Any),
+        probed(
+            Probe::Http {
+                port: 8081,
+                path: "/ready".into(),
+                host: "web.example".into(),
+                expect: (200, 399),
+            },
+            AllUnhealthy::Refuse,
+        ),
         requirement(
             endpoint(),
             vec![anycast(AnycastPolicy::Maglev), substitution],
@@ -339,9 +451,22 @@ fn network_events() -> Vec<NetworkEvent> {
         ),
         requirement(traffic, vec![least], None, None, drop),
         requirement(endpoint(), vec![multicast], None, None, reset),
+        watched,
         NetworkEvent::NetworkRemoved(removed()),
         NetworkEvent::EndpointRemoved(removed()),
         NetworkEvent::TargetSetRemoved(removed()),
         NetworkEvent::RequirementRemoved(removed()),
+        NetworkEvent::TargetHealthChanged(TargetHealthChanged {
+            target_set: TargetSetId(1),
+            target: TargetId(5),
+            name: "s1".into(),
+            healthy: false,
+            reason: "connection refused".into(),
+            generation,
+        }),
+        NetworkEvent::TargetDrained(TargetDrained {
+            target_set: TargetSetId(1),
+            target: TargetId(5),
+        }),
     ]
 }

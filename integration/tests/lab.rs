@@ -84,3 +84,18 @@ fn what_no_requirement_matches_is_forwarded_untouched() {
 fn a_killed_node_comes_back_with_the_same_rewrites() {
     check("RESTART");
 }
+
+#[test]
+fn t17_a_requirement_changes_under_its_flows() {
+    check("T17");
+}
+
+#[test]
+fn a_stopped_server_gets_no_new_flow() {
+    check("HEALTH");
+}
+
+#[test]
+fn a_draining_target_keeps_what_it_has() {
+    check("DRAIN");
+}

@@ -53,6 +53,7 @@ pub const METRICS: &[Metric] = metric_table! {
     "penstock_flows_opened_total" Counter Count [] "Flows opened since the start.";
     "penstock_flows_closed_total" Counter Count [] "Flows closed since the start.";
     "penstock_flow_refusals_total" Counter Count ["reason"] "First packets that got no directive.";
+    "penstock_flow_interventions_total" Counter Count ["act"] "What requirements did with flows that met a condition.";
     "penstock_port_info" Gauge Count ["port", "attach_asked", "attach_got", "zero_copy_asked", "zero_copy_got"]
         "Always 1; how XDP is attached and whether packets are copied, asked for and got.";
     "penstock_port_up" Gauge Count ["port"] "1 when the link is up, else 0.";
@@ -63,6 +64,8 @@ pub const METRICS: &[Metric] = metric_table! {
     "penstock_shard_cache_misses_total" Counter Count ["shard"] "Packets that did not.";
     "penstock_shard_events_total" Counter Count ["shard", "event"] "What else a shard counts.";
     "penstock_shard_drops_total" Counter Count ["shard", "reason"] "Packets dropped, by reason.";
+    "penstock_target_taking" Gauge Count ["target_set", "target"]
+        "1 when a target that is probed or drains gets new flows, else 0.";
     "penstock_journal_accepted_total" Counter Count [] "Records that survive the process.";
     "penstock_journal_durable_total" Counter Count [] "Records on stable storage.";
 };
@@ -133,6 +136,9 @@ fn publish(status: &NodeStatus) {
     for (reason, count) in &status.refusals {
         counter!("penstock_flow_refusals_total", "reason" => reason.clone()).absolute(*count);
     }
+    for (act, count) in &status.interventions {
+        counter!("penstock_flow_interventions_total", "act" => act.clone()).absolute(*count);
+    }
     counter!("penstock_journal_accepted_total").absolute(status.journal.accepted);
     counter!("penstock_journal_durable_total").absolute(status.journal.durable);
     for port in &status.ports {
@@ -151,6 +157,11 @@ fn publish(status: &NodeStatus) {
             counter!("penstock_port_events_total", "port" => name(), "event" => event.clone())
                 .absolute(*count);
         }
+    }
+    for row in &status.targets {
+        let (target_set, target) = (row.target_set.clone(), row.target.clone());
+        gauge!("penstock_target_taking", "target_set" => target_set, "target" => target)
+            .set(flag(row.taking));
     }
     for shard in &status.shards {
         let id = || shard.id.to_string();
@@ -173,7 +184,7 @@ fn publish(status: &NodeStatus) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::plane::{PortStatus, ShardStatus};
+    use crate::api::plane::{PortStatus, ShardStatus, TargetStatus};
 
     /// Every metric of the table is published, and nothing else.
     #[test]
@@ -181,7 +192,9 @@ mod tests {
         let pair = || vec![("x".to_owned(), 3)];
         let status = NodeStatus {
             refusals: pair(),
+            interventions: pair(),
             ports: vec![PortStatus { counters: pair(), ..Default::default() }],
+            targets: vec![TargetStatus::default()],
             shards: vec![ShardStatus { counters: pair(), drops: pair(), ..Default::default() }],
             ..Default::default()
         };

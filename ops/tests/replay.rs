@@ -247,6 +247,7 @@ async fn a_moment_is_asked_like_a_node() {
         (&explain("udp/10.0.0.1:40000>10.90.0.81:80"), 404, "nothing is known"),
         (&explain("192.168.1.2:30000>1.2.3.4:443"), 404, "nothing is known"),
         (&explain("1.2.3.4:443>10.2.0.101:30000"), 200, "\"requirement\":{\"name\":\"out\""),
+        (&explain("10.2.0.101:30000>1.2.3.4:443"), 200, "\"requirement\":{\"name\":\"out\""),
         (&explain("servers/tcp/1.2.3.4:443>10.2.0.101:30000"), 200, "flow.reverse_bound.v1"),
         (&explain("clients/tcp/1.2.3.4:443>10.2.0.101:30000"), 404, "nothing is known"),
         (&explain("1.2.3.4"), 400, "is no flow"),
@@ -276,7 +277,7 @@ fn the_program_replays() {
     check("--verify", 0, "decisions: 16 made again, 0 came to something else");
     check("-o json", 0, "\"flowsOpened\": 16");
     check(&format!("--until {middle} flow list --requirement out"), 0, "192.168.1.1:30000");
-    check(&format!("--until {middle} get targetsets"), 0, "servers  3        1");
+    check(&format!("--until {middle} get targetsets"), 0, "servers  3        3             1");
     check("get targetset web -o yaml", 0, "name: s3");
     check("flow explain 10.0.0.1:40000>10.90.0.80:80", 0, "closed (removed)");
     check(

@@ -230,6 +230,44 @@ fn target_sets() {
         "network: servers\ntargets:\n- {name: s1, address: 10.2.0.11}\n- {name: s1, address: 10.2.0.12}",
         &["f.yaml:8:5: spec.targets[1]: target `s1` stands here twice; keep one of the two"],
     );
+    let probe = |health: &str| {
+        format!(
+            "network: servers\ntargets: [{{name: s1, address: 10.2.0.11, port: 80, draining: true}}]\ndrainMs: 60000\nhealth: {health}"
+        )
+    };
+    for sound in [
+        "{probe: {tcp: {}}}",
+        "{probe: {tcp: {port: 81}}, intervalMs: 200, whenAllUnhealthy: any}",
+        "{probe: {http: {path: /ready, host: web.example, expect: 200-204}}, rise: 1, fall: 5}",
+        "{probe: {http: {port: 81, expect: 204}}, intervalMs: 1000, timeoutMs: 1000}",
+    ] {
+        check_spec("TargetSet", &probe(sound), &[]);
+    }
+    check_spec(
+        "TargetSet",
+        &probe("{intervalMs: 50, rise: 0, whenAllUnhealthy: all}"),
+        &[
+            "f.yaml:8:11: spec.health.probe: is missing; write `probe: {tcp: {}}`",
+            "f.yaml:8:24: spec.health.intervalMs: must be a whole number from 100 to 3600000, not the number `50`; choose one in that range",
+            "f.yaml:8:34: spec.health.rise: must be a whole number from 1 to 1000, not the number `0`; choose one in that range",
+            "f.yaml:8:55: spec.health.whenAllUnhealthy: must be `refuse` or `any`, not `all`; write one of these words",
+        ],
+    );
+    check_spec(
+        "TargetSet",
+        &probe("{probe: {tcp: {}, http: {}}}"),
+        &[
+            "f.yaml:8:19: spec.health.probe: must hold one kind of probe; write `tcp: {}` or `http: {path: /}`",
+        ],
+    );
+    check_spec(
+        "TargetSet",
+        &probe("{probe: {http: {pth: /, expect: 200-700}}}"),
+        &[
+            "f.yaml:8:27: spec.health.probe.http.pth: is not a known field; did you mean `path`?",
+            "f.yaml:8:43: spec.health.probe.http.expect: `200-700` is no range of statuses; write FIRST-LAST, each from 100 to 599, for example 200-399",
+        ],
+    );
     check_spec(
         "TargetSet",
         "network: servers\ntargets: s1",
@@ -243,7 +281,7 @@ fn target_sets() {
 fn requirements() {
     check_spec(
         "Requirement",
-        "match: {endpoint: web}\ntransform:\n- anycast: {targetSet: web}\n- sourceSubstitution: {egress: servers, pool: [10.2.0.100], ports: 20000-29999, preservePort: false}\nidle: {udpMs: 5000}\nunknown: drop\ndscp: 46\nmssMax: 1400\npartition: blue",
+        "match: {endpoint: web}\ntransform:\n- anycast: {targetSet: web}\n- sourceSubstitution: {egress: servers, pool: [10.2.0.100], ports: 20000-29999, preservePort: false}\nidle: {udpMs: 5000}\nunknown: drop\ndscp: 46\nmssMax: 1400\npartition: blue\ninterventions:\n- {when: {bytesOver: 5}, do: reset}\n- {when: {ageOverMs: 6}, do: drop}\n- {when: {packetsPerSecondOver: 7}, do: notify}\n- {when: {targetUnhealthy: true}, do: reset}\nlimits: {flows: 8, newPerSecond: 9}",
         &[],
     );
     check_spec(
@@ -262,6 +300,18 @@ fn requirements() {
             "f.yaml:8:12: spec.unknown: must be `reset` or `drop`, not `Reset`; did you mean `reset`?",
             "f.yaml:9:9: spec.dscp: must be a whole number from 0 to 63, not the number `64`; choose one in that range",
             "f.yaml:10:11: spec.mssMax: must be a whole number from 536 to 65495, not the text `big`; write digits",
+        ],
+    );
+    check_spec(
+        "Requirement",
+        "match: {endpoint: web}\ntransform: [{anycast: {targetSet: web}}]\ninterventions:\n- {when: {bytesOver: 5, ageOverMs: 6}, do: reset}\n- {when: {targetUnhealthy: false}}\n- {when: {}, do: rest}\nlimits: {flows: 0}",
+        &[
+            "f.yaml:8:12: spec.interventions[0].when: names 2 conditions; write one of `bytesOver`, `ageOverMs`, `packetsPerSecondOver` and `targetUnhealthy: true`; more conditions are more interventions",
+            "f.yaml:9:5: spec.interventions[1].do: is missing; write `do: reset`",
+            "f.yaml:9:30: spec.interventions[1].when.targetUnhealthy: is no condition; write `true`, or leave it out",
+            "f.yaml:10:12: spec.interventions[2].when: names 0 conditions; write one of `bytesOver`, `ageOverMs`, `packetsPerSecondOver` and `targetUnhealthy: true`; more conditions are more interventions",
+            "f.yaml:10:20: spec.interventions[2].do: must be `drop`, `reset` or `notify`, not `rest`; did you mean `reset`?",
+            "f.yaml:11:19: spec.limits.flows: must be a whole number from 1 to 4294967295, not the number `0`; choose one in that range",
         ],
     );
     check_spec(

@@ -25,7 +25,7 @@ use super::ports::PortSet;
 use crate::flow::hash::{KeyMap, Placed, PlainMap};
 use penstock_event_schema::event::flow::Resource;
 use penstock_event_schema::flow::{FlowKey, Protocol, SlotHash};
-use penstock_event_schema::id::{DirectiveId, NetworkId, SlotId, TargetId, Time};
+use penstock_event_schema::id::{DirectiveId, NetworkId, RequirementId, SlotId, TargetId, Time};
 use penstock_event_schema::message::summary::{Cut, CutPosition};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -46,6 +46,7 @@ pub(super) struct InUse {
     /// the flow that held the port before is not yet forgotten.
     doubled: BTreeMap<Resource, u32>,
     targets: PlainMap<TargetId, u32>,
+    places: PlainMap<RequirementId, u32>,
     ports_used: usize,
 }
 
@@ -70,6 +71,7 @@ impl Collection {
             ports: KeyMap::default(),
             doubled: BTreeMap::new(),
             targets: PlainMap::default(),
+            places: PlainMap::default(),
             ports_used: 0,
         };
         let generations = (0..slots).map(|_| Generations::default()).collect();
@@ -113,6 +115,11 @@ impl Collection {
     /// Live flows of a target.
     pub fn count(&self, target: TargetId) -> u32 {
         self.in_use.targets.get(&target).copied().unwrap_or(0)
+    }
+
+    /// Live flows of a requirement that limits them.
+    pub fn places(&self, requirement: RequirementId) -> u32 {
+        self.in_use.places.get(&requirement).copied().unwrap_or(0)
     }
 
     /// Whether a pool port is used toward an end.
@@ -190,7 +197,12 @@ impl InUse {
                 },
                 Resource::Target(target) => match change(object::COUNTED) {
                     (false, true) => *self.targets.entry(*target).or_default() += 1,
-                    (true, false) => self.leave(*target),
+                    (true, false) => leave(&mut self.targets, *target),
+                    _ => {}
+                },
+                Resource::Place(requirement) => match change(object::COUNTED) {
+                    (false, true) => *self.places.entry(*requirement).or_default() += 1,
+                    (true, false) => leave(&mut self.places, *requirement),
                     _ => {}
                 },
             }
@@ -224,15 +236,6 @@ impl InUse {
         }
     }
 
-    fn leave(&mut self, target: TargetId) {
-        if let Some(count) = self.targets.get_mut(&target) {
-            *count -= 1;
-            if *count == 0 {
-                self.targets.remove(&target);
-            }
-        }
-    }
-
     /// Pool address, protocol and end as a key. Without a network: a pool address that two
     /// networks use is treated as one, which costs ports and never a conflict.
     fn place(&self, address: IpAddr, protocol: Protocol, toward: SocketAddr) -> Placed {
@@ -245,5 +248,14 @@ impl InUse {
             destination_port: toward.port(),
         };
         Placed::new(&self.hash, key)
+    }
+}
+
+fn leave<K: Copy + Eq + std::hash::Hash>(counts: &mut PlainMap<K, u32>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
     }
 }

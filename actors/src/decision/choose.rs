@@ -8,7 +8,7 @@ use crate::network::Catalog;
 use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::event::flow::{Choice, RefusalReason, Resource};
 use penstock_event_schema::flow::{FlowKey, Protocol, SlotHash};
-use penstock_event_schema::id::{DirectiveId, NetworkId, TargetId, TargetSetId};
+use penstock_event_schema::id::{DirectiveId, NetworkId, RequirementId, TargetId, TargetSetId};
 use penstock_event_schema::message::decision::{DecisionRequest, Proposal};
 use penstock_event_schema::requirement::{
     AnycastPolicy, Requirement, SourceSubstitution, Transform, UnknownPolicy,
@@ -24,6 +24,9 @@ pub trait Occupancy {
     /// Live flows of a target.
     fn count(&self, target: TargetId) -> u32;
 
+    /// Live flows of a requirement that limits them.
+    fn places(&self, requirement: RequirementId) -> u32;
+
     /// A free pool port.
     fn free_port(&self, wanted: &Wanted<'_>) -> Option<Found>;
 }
@@ -35,6 +38,10 @@ impl Occupancy for Collection {
 
     fn count(&self, target: TargetId) -> u32 {
         self.count(target)
+    }
+
+    fn places(&self, requirement: RequirementId) -> u32 {
+        self.places(requirement)
     }
 
     fn free_port(&self, wanted: &Wanted<'_>) -> Option<Found> {
@@ -84,6 +91,10 @@ impl Chooser<'_> {
         let key = &request.key;
         let requirement = self.applicable(request)?;
         let refused = |reason| (reason, UnknownPolicy::Drop);
+        let limit = requirement.limits.flows;
+        if limit.is_some_and(|limit| self.collection.places(requirement.id) >= limit) {
+            return Err(refused(RefusalReason::FlowLimit));
+        }
         let mut draft = Draft {
             key,
             hash: self.hash.hash(key),
@@ -112,12 +123,16 @@ impl Chooser<'_> {
                 self.substitute(&mut draft, pool).map_err(refused)?;
             }
         }
+        if limit.is_some() {
+            draft.resources.push(Resource::Place(requirement.id));
+        }
         let network = self.catalog.network(key.network);
         Ok(Proposal {
             ask: request.ask,
             tenant: network.map(|network| network.tenant.clone()).unwrap_or_default(),
             partition: requirement.partition.clone(),
             unknown: requirement.unknown,
+            interventions: requirement.interventions.clone(),
             first_use_ms_max: self.first_use_ms_max,
             resources: std::mem::take(&mut draft.resources),
             choices: std::mem::take(&mut draft.choices),
@@ -148,26 +163,31 @@ impl Chooser<'_> {
     ) -> Result<(), RefusalReason> {
         let table =
             self.tables.get(set, draft.key.source.is_ipv4()).ok_or(RefusalReason::NoTarget)?;
+        if table.is_shut() {
+            return Err(RefusalReason::NoHealthyTarget);
+        }
+        let excluded = table.excluded(draft.excluded);
         let (target, choice) = match policy {
             AnycastPolicy::Maglev => {
-                let target =
-                    table.hashed(draft.hash, draft.excluded).ok_or(RefusalReason::NoTarget)?;
+                let target = table.hashed(draft.hash, &excluded).ok_or(RefusalReason::NoTarget)?;
                 let choice = Choice::Maglev {
                     generation: table.generation,
                     hash: draft.hash,
                     target: target.id,
+                    excluded: excluded.boxed(),
                 };
                 (target, choice)
             }
             AnycastPolicy::LeastConnections => {
                 let (target, candidates) = table
-                    .less_loaded(draft.seed, draft.excluded, |id| self.collection.count(id))
+                    .less_loaded(draft.seed, &excluded, |id| self.collection.count(id))
                     .ok_or(RefusalReason::NoTarget)?;
                 let choice = Choice::LeastConnections {
                     generation: table.generation,
                     seed: draft.seed,
                     candidates,
                     target: target.id,
+                    excluded: excluded.boxed(),
                 };
                 (target, choice)
             }
@@ -189,16 +209,26 @@ impl Chooser<'_> {
         let set = self.catalog.target_set(set).ok_or(RefusalReason::NoTarget)?;
         let is_ipv4 = draft.key.source.is_ipv4();
         let max = if copies_max == 0 { usize::MAX } else { usize::from(copies_max) };
+        let excluded = self.catalog.excluded(set, is_ipv4);
         let targets = set.targets.iter().filter(|target| target.address.is_ipv4() == is_ipv4);
+        let taking = targets.filter(|target| {
+            !excluded.unhealthy.contains(&target.id) && !excluded.draining.contains(&target.id)
+        });
         let copies: Vec<SocketAddr> =
-            targets.take(max).map(|target| draft.end(target.address, target.port)).collect();
+            taking.take(max).map(|target| draft.end(target.address, target.port)).collect();
+        let excluded = excluded.boxed();
         if copies.is_empty() {
-            return Err(RefusalReason::NoTarget);
+            return Err(match excluded {
+                Some(_) => RefusalReason::NoHealthyTarget,
+                None => RefusalReason::NoTarget,
+            });
         }
         draft.egress = set.network;
-        draft
-            .choices
-            .push(Choice::Multicast { generation: set.generation, copies: copies.len() as u16 });
+        draft.choices.push(Choice::Multicast {
+            generation: set.generation,
+            copies: copies.len() as u16,
+            excluded,
+        });
         draft.copies = Some(copies);
         Ok(())
     }

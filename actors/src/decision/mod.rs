@@ -7,6 +7,7 @@
 //! - [`aggregate`] what is in use, as far as this node knows, and why that suffices
 //! - `generations` the share of one slot in that
 //! - [`iteration`] when slots are asked for their cuts
+//! - `rates` how many flows a requirement may open in a second
 //! - [`ports`] the search for a free pool port
 //! - [`targets`] Maglev tables, and the less loaded of two
 //! - [`choose`] composes a requirement's chain into one directive
@@ -26,6 +27,7 @@ pub mod choose;
 mod generations;
 pub mod iteration;
 pub mod ports;
+mod rates;
 pub mod recompute;
 pub mod targets;
 
@@ -39,11 +41,12 @@ use penstock_event_schema::envelope::Envelope;
 use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::{FlowKey, SlotHash};
-use penstock_event_schema::id::{DecisionNodeId, DirectiveId, SlotId, Time};
+use penstock_event_schema::id::{DecisionNodeId, DirectiveId, RequirementId, SlotId, Time};
 use penstock_event_schema::message::decision::{DecisionReply, DecisionRequest, Proposal};
 use penstock_event_schema::message::summary::{Cut, CutRequest};
 use penstock_event_schema::requirement::UnknownPolicy;
 use penstock_event_schema::topic::Topic;
+use rates::Rates;
 use std::convert::Infallible;
 use std::sync::Arc;
 use targets::{MAGLEV_SIZE, Tables};
@@ -187,6 +190,7 @@ pub struct Decision {
     catalog: Catalog,
     tables: Tables,
     collection: Collection,
+    rates: Rates,
     iteration: Iteration,
     next: DirectiveId,
 }
@@ -198,6 +202,7 @@ impl Decision {
             catalog: Catalog::new(),
             tables: Tables::new(setup.maglev_size),
             collection: Collection::new(setup.hash.clone()),
+            rates: Rates::default(),
             iteration: Iteration::new(setup.hash.slots(), setup.limits),
             next: setup.first,
             setup,
@@ -220,6 +225,19 @@ impl Decision {
     }
 }
 
+impl Decision {
+    fn new_per_second(&self, requirement: RequirementId) -> Option<u32> {
+        self.catalog.requirement(requirement)?.limits.new_per_second
+    }
+
+    /// Whether the requirement of a proposal may open one more flow now.
+    fn conforms(&self, proposal: &Proposal, now: Time) -> bool {
+        let requirement = proposal.directive.requirement;
+        let limit = self.new_per_second(requirement);
+        limit.is_none_or(|limit| self.rates.conforms(requirement, limit, now))
+    }
+}
+
 impl Machine for Decision {
     type Command = Command;
     type Event = Event;
@@ -237,15 +255,19 @@ impl Machine for Decision {
                     hash: &self.setup.hash,
                     first_use_ms_max: self.setup.limits.first_use_ms_max,
                 };
+                let refused = |reason, policy| Event::Refused {
+                    to: from,
+                    key: request.key,
+                    ask: request.ask,
+                    reason,
+                    policy,
+                };
                 match chooser.choose(&request, self.next, context.seed) {
+                    Ok(proposal) if !self.conforms(&proposal, context.now) => {
+                        refused(RefusalReason::NewFlowLimit, UnknownPolicy::Drop)
+                    }
                     Ok(proposal) => Event::Proposed { to: from, proposal: Arc::new(proposal) },
-                    Err((reason, policy)) => Event::Refused {
-                        to: from,
-                        key: request.key,
-                        ask: request.ask,
-                        reason,
-                        policy,
-                    },
+                    Err((reason, policy)) => refused(reason, policy),
                 }
             }
             Command::Cut(cut) if !self.collection.awaits(&cut, context.now) => return Ok(None),
@@ -268,9 +290,18 @@ impl Machine for Decision {
             Event::Configured(event) => {
                 self.catalog.evolve(event);
                 self.tables.follow(&self.catalog, event);
+                if let NetworkEvent::RequirementRemoved(removed) = event
+                    && let Ok(id) = u16::try_from(removed.id)
+                {
+                    self.rates.forget(RequirementId(id));
+                }
             }
             Event::Proposed { to, proposal } => {
                 self.next = DirectiveId(self.next.0 + 1);
+                let requirement = proposal.directive.requirement;
+                if let Some(limit) = self.new_per_second(requirement) {
+                    self.rates.count(requirement, limit, at);
+                }
                 self.collection.decide(*to, proposal.directive.id, &proposal.resources);
             }
             Event::Refused { .. } => {}

@@ -13,7 +13,7 @@ use crate::network::Catalog;
 use penstock_event_schema::event::flow::{Choice, FlowOpened};
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
-use penstock_event_schema::id::TargetId;
+use penstock_event_schema::id::{RequirementId, TargetId};
 use penstock_event_schema::message::decision::{DecisionRequest, Proposal};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -67,6 +67,10 @@ impl Occupancy for Inputs {
 
     fn count(&self, target: TargetId) -> u32 {
         self.counts.get(&target).copied().unwrap_or(0)
+    }
+
+    fn places(&self, _requirement: RequirementId) -> u32 {
+        0
     }
 
     fn free_port(&self, wanted: &Wanted<'_>) -> Option<Found> {
@@ -125,6 +129,7 @@ fn compare(opened: &FlowOpened, proposal: &Proposal) -> Vec<Difference> {
     differ(&mut found, "d.idle_ms", &recorded.idle_ms, &made.idle_ms);
     differ(&mut found, "resources", &opened.resources, &proposal.resources);
     differ(&mut found, "choices", &opened.choices, &proposal.choices);
+    differ(&mut found, "interventions", &opened.interventions, &proposal.interventions);
     differ(&mut found, "unknown", &opened.unknown, &proposal.unknown);
     differ(&mut found, "tenant", &opened.tenant, &proposal.tenant);
     differ(&mut found, "partition", &opened.partition, &proposal.partition);

@@ -8,7 +8,7 @@
 
 use crate::flow::hash::PlainMap;
 use crate::network::Catalog;
-use penstock_event_schema::event::flow::Resource;
+use penstock_event_schema::event::flow::{Excluded, Resource};
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::wide;
 use penstock_event_schema::id::{Generation, TargetId, TargetSetId};
@@ -27,6 +27,8 @@ pub struct Table {
     /// The generation of the set that it was built from.
     pub generation: Generation,
     targets: Vec<Target>,
+    /// Which of them get no new flow, by what is known of them.
+    excluded: Excluded,
     /// Indices into `targets`; empty when no requirement chooses by Maglev, or without targets.
     places: Vec<u16>,
 }
@@ -67,6 +69,7 @@ impl Tables {
                 self.tables.remove(&(TargetSetId(removed.id), true));
                 self.tables.remove(&(TargetSetId(removed.id), false));
             }
+            NetworkEvent::TargetHealthChanged(changed) => self.exclude(catalog, changed.target_set),
             _ => {}
         }
     }
@@ -86,6 +89,18 @@ impl Tables {
                 self.tables.insert((id, is_ipv4), Table::new(set, is_ipv4, size));
             }
         }
+        self.exclude(catalog, id);
+    }
+
+    /// Brings a set's tables to what is known of its targets. Their places stay: a target that
+    /// comes back has the flows of before.
+    fn exclude(&mut self, catalog: &Catalog, id: TargetSetId) {
+        let Some(set) = catalog.target_set(id) else { return };
+        for is_ipv4 in [true, false] {
+            if let Some(table) = self.tables.get_mut(&(id, is_ipv4)) {
+                table.excluded = catalog.excluded(set, is_ipv4);
+            }
+        }
     }
 }
 
@@ -97,11 +112,26 @@ impl Table {
         // The order in which an operator lists targets must not matter.
         targets.sort_by_key(|target| (target.address, target.port));
         let places = if size == 0 { Vec::new() } else { fill(&targets, size) };
-        Table { generation: set.generation, targets, places }
+        Table { generation: set.generation, targets, excluded: Excluded::default(), places }
+    }
+
+    /// Whether there are targets, and none of them gets new flows.
+    pub fn is_shut(&self) -> bool {
+        let out = self.excluded.unhealthy.len() + self.excluded.draining.len();
+        out > 0 && out == self.targets.len()
+    }
+
+    /// Which targets are not to be chosen; `taken` are those that trackers have refused.
+    pub fn excluded(&self, taken: &[Resource]) -> Excluded {
+        let taken = taken.iter().filter_map(|resource| match resource {
+            Resource::Target(id) => Some(*id),
+            Resource::Port { .. } | Resource::Place(_) => None,
+        });
+        Excluded { taken: taken.collect(), ..self.excluded.clone() }
     }
 
     /// The target of a hash. When it is excluded: the next one along the table.
-    pub fn hashed(&self, hash: u64, excluded: &[Resource]) -> Option<&Target> {
+    pub fn hashed(&self, hash: u64, excluded: &Excluded) -> Option<&Target> {
         if self.places.is_empty() {
             return None;
         }
@@ -115,7 +145,7 @@ impl Table {
     pub fn less_loaded(
         &self,
         seed: u64,
-        excluded: &[Resource],
+        excluded: &Excluded,
         count: impl Fn(TargetId) -> u32,
     ) -> Option<(&Target, Vec<(TargetId, u32)>)> {
         let eligible = || self.targets.iter().filter(|target| !is_excluded(target, excluded));
@@ -137,8 +167,9 @@ impl Table {
     }
 }
 
-fn is_excluded(target: &Target, excluded: &[Resource]) -> bool {
-    excluded.contains(&Resource::Target(target.id))
+fn is_excluded(target: &Target, excluded: &Excluded) -> bool {
+    let Excluded { unhealthy, draining, taken } = excluded;
+    [unhealthy, draining, taken].into_iter().any(|list| list.contains(&target.id))
 }
 
 /// A target's permutation of the places: `offset + n * skip`, modulo the prime size.
@@ -200,12 +231,15 @@ mod tests {
             address: IpAddr::V4(Ipv4Addr::from(0x0a02_0000 + at as u32)),
             port: 80,
             weight: *weight,
+            draining: false,
         };
         TargetSet {
             id: TargetSetId(1),
             name: "web".into(),
             network: NetworkId(2),
             targets: weights.iter().enumerate().map(target).filter(|t| t.weight > 0).collect(),
+            health: None,
+            drain_ms: None,
             generation: Generation(1),
         }
     }
@@ -249,13 +283,16 @@ mod tests {
     #[test]
     fn an_excluded_target_gives_way_to_the_next() {
         let table = Table::new(&set(&[1, 1, 1]), true, MAGLEV_SIZE);
-        let first = table.hashed(12_345, &[]).expect("a target").id;
-        let second = table.hashed(12_345, &[Resource::Target(first)]).expect("a target").id;
+        let none = Excluded::default();
+        let first = table.hashed(12_345, &none).expect("a target").id;
+        let without = Excluded { unhealthy: vec![first], ..Excluded::default() };
+        let second = table.hashed(12_345, &without).expect("a target").id;
         assert_ne!(first, second);
-        let all: Vec<_> = (1..=3).map(|id| Resource::Target(TargetId(id))).collect();
+        let ids = |ids: &[u32]| ids.iter().copied().map(TargetId).collect();
+        let all = Excluded { unhealthy: ids(&[1]), draining: ids(&[2]), taken: ids(&[3]) };
         assert!(table.hashed(12_345, &all).is_none());
         assert!(table.less_loaded(5, &all, |_| 0).is_none());
-        assert!(Table::new(&set(&[1]), false, MAGLEV_SIZE).hashed(1, &[]).is_none());
+        assert!(Table::new(&set(&[1]), false, MAGLEV_SIZE).hashed(1, &none).is_none());
     }
 
     #[test]
@@ -268,7 +305,7 @@ mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             let (chosen, candidates) = table
-                .less_loaded(seed ^ (seed >> 29), &[], |id| counts[id.0 as usize])
+                .less_loaded(seed ^ (seed >> 29), &Excluded::default(), |id| counts[id.0 as usize])
                 .expect("a target");
             assert_eq!(candidates.len(), 2);
             counts[chosen.id.0 as usize] += 1;

@@ -9,8 +9,8 @@ use super::table::Found;
 use crate::machine::Context;
 use penstock_event_schema::directive::Directive;
 use penstock_event_schema::event::flow::{
-    CloseReason, FlowClosed, FlowEvent, FlowOpened, RefusalReason, Resource, ReverseBound,
-    ReverseReleased, Trackers,
+    CloseReason, FlowClosed, FlowEvent, FlowIntervened, FlowOpened, RefusalReason, Resource,
+    ReverseBound, ReverseReleased, Trackers,
 };
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{DirectiveId, Time};
@@ -19,7 +19,7 @@ use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::tracker::{
     BindOutcome, DirectiveReply, DirectiveRequest, TrackerMessage,
 };
-use penstock_event_schema::requirement::UnknownPolicy;
+use penstock_event_schema::requirement::{Intervention, UnknownPolicy};
 use std::sync::Arc;
 
 impl Slot {
@@ -41,13 +41,22 @@ impl Slot {
             Command::TakeNewFlows(takes) => {
                 Ok((takes != self.takes_new_flows).then_some(Event::TakesNewFlows(takes)))
             }
+            Command::TargetFailed(target) => Ok(Some(Event::TargetFailed(target))),
+            Command::CloseTarget(target) => Ok(Some(Event::TargetClosed(target))),
             Command::Due(timer) => Ok(self.timer_due(timer, context.now)),
         }
     }
 
     fn ask(&self, request: DirectiveRequest, context: &Context) -> Option<Event> {
         let limits = &self.setup.limits;
-        match self.find(&request.key) {
+        let found = self.find(&request.key);
+        if let Some(policy) = refused(&found) {
+            let (key, reason) = (request.key, RefusalReason::Intervened);
+            let reply = DirectiveReply::Refuse { key, reason, policy };
+            let answer = Effect::Answer { shard: request.shard, reply };
+            return Some(Event::Rebuffed { key, answer });
+        }
+        match found {
             Found::Flow(_, flow) if request.opening && flow.state().is_closing() => {
                 let reason = match flow.state() {
                     FlowState::Reset => CloseReason::Reset,
@@ -124,6 +133,7 @@ impl Slot {
             excluded: excluded.to_vec(),
             trackers: Trackers { forward: self.setup.trackers.to_vec(), reverse: reverse.to_vec() },
             unknown: proposal.unknown,
+            interventions: proposal.interventions.clone(),
             tenant: proposal.tenant.clone(),
             partition: proposal.partition.clone(),
         })
@@ -141,8 +151,8 @@ impl Slot {
             TrackerMessage::BindAnswer { flow, reverse, directive, outcome, trackers } => {
                 self.bind_answered(&flow, &reverse, directive, outcome, &trackers, context)
             }
-            TrackerMessage::Confirm { reverse, directive } => {
-                self.binding_of(&reverse, directive).map(|_| Event::Confirmed(reverse))
+            TrackerMessage::Confirm { reverse, directive, refused } => {
+                self.binding_of(&reverse, directive).map(|_| Event::Confirmed { reverse, refused })
             }
             TrackerMessage::Doubt { flow, reverse, directive } => {
                 self.doubted(&flow, &reverse, directive)
@@ -157,7 +167,10 @@ impl Slot {
                 })
             }
             TrackerMessage::Relay { flow, directive, report } => match self.find(&flow) {
-                Found::Flow(_, held) if held.directive.id == directive => {
+                // Of one that an intervention has ended its reverse slot is told so again.
+                Found::Flow(_, held)
+                    if held.directive.id == directive && held.refused().is_none() =>
+                {
                     Some(Event::Relayed { flow, report })
                 }
                 _ => self.doubted(&flow, &report.key, directive),
@@ -250,7 +263,7 @@ impl Slot {
         let reverse = *reverse;
         let message = match self.find(flow) {
             Found::Flow(_, held) if held.directive.id == directive => {
-                TrackerMessage::Confirm { reverse, directive }
+                TrackerMessage::Confirm { reverse, directive, refused: held.refused() }
             }
             Found::Opening(_, Opening { phase: Phase::Binding(proposal), .. })
                 if proposal.directive.id == directive =>
@@ -296,6 +309,9 @@ impl Slot {
         match timer {
             Timer::Flow(at) => {
                 let flow = self.table.flows.get(at)?;
+                if let Some((index, intervention)) = flow.intervention(now) {
+                    return Some(Event::Recorded(intervene(flow, index, intervention)));
+                }
                 let (end, reason) = flow.end(limits);
                 Some(if end <= now {
                     Event::Recorded(close(flow, reason))
@@ -317,6 +333,26 @@ impl Slot {
             }
         }
     }
+}
+
+/// What packets of a key get that an intervention has ended.
+fn refused(found: &Found<'_>) -> Option<UnknownPolicy> {
+    match found {
+        Found::Flow(_, flow) => flow.refused(),
+        Found::Binding(_, binding) => binding.refused,
+        Found::Opening(..) | Found::Nothing => None,
+    }
+}
+
+fn intervene(flow: &Flow, index: u8, intervention: Intervention) -> FlowEvent {
+    FlowEvent::FlowIntervened(FlowIntervened {
+        flow: flow.directive.flow,
+        index,
+        intervention,
+        counters: flow.live.counters,
+        tenant: flow.subject.tenant.clone(),
+        partition: flow.subject.partition.clone(),
+    })
 }
 
 fn close(flow: &Flow, reason: CloseReason) -> FlowEvent {

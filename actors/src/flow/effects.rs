@@ -22,7 +22,9 @@ impl Slot {
                 self.recorded_effects(closed, out);
                 out.push(Effect::AskAgain(request.clone()));
             }
-            Event::Answered(effect) => out.push(effect.clone()),
+            Event::Answered(effect) | Event::Rebuffed { answer: effect, .. } => {
+                out.push(effect.clone());
+            }
             Event::Asked { request, .. } => {
                 if let Found::Opening(_, opening) = self.find(&request.key) {
                     out.push(self.decision_request(opening));
@@ -55,10 +57,15 @@ impl Slot {
                 }
             }
             Event::Reported(report) => out.extend(self.relay_effect(report)),
-            Event::Joined(_)
-            | Event::Confirmed(_)
-            | Event::Relayed { .. }
-            | Event::TakesNewFlows(_)
+            Event::Confirmed { reverse, refused: Some(_) } => {
+                // An answer to one key may have had both cached.
+                let flow = self.bound(reverse).map(|directive| directive.flow);
+                out.push(Effect::Invalidate(flow.into_iter().chain([*reverse]).collect()));
+            }
+            Event::Joined(_) | Event::Confirmed { .. } | Event::Relayed { .. } => {}
+            Event::TakesNewFlows(_)
+            | Event::TargetFailed(_)
+            | Event::TargetClosed(_)
             | Event::Rearmed(_) => {}
         }
     }
@@ -78,8 +85,22 @@ impl Slot {
                 }
                 if let Some(reverse) = opened.directive.reverse {
                     let directive = opened.directive.id;
-                    out.push(self.tell(&reverse, TrackerMessage::Confirm { reverse, directive }));
+                    out.push(self.tell(
+                        &reverse,
+                        TrackerMessage::Confirm { reverse, directive, refused: None },
+                    ));
                 }
+            }
+            FlowEvent::FlowIntervened(intervened) => {
+                out.push(Effect::Intervened(intervened.clone()));
+                let Found::Flow(_, flow) = self.find(&intervened.flow) else { return };
+                let Some(policy) = flow.refused() else { return };
+                let keys = [Some(intervened.flow), flow.directive.reverse];
+                out.push(Effect::Invalidate(keys.into_iter().flatten().collect()));
+                let (directive, refused) = (flow.directive.id, Some(policy));
+                out.extend(flow.directive.reverse.map(|reverse| {
+                    self.tell(&reverse, TrackerMessage::Confirm { reverse, directive, refused })
+                }));
             }
             FlowEvent::FlowClosed(closed) => {
                 out.push(Effect::Invalidate(vec![closed.flow]));

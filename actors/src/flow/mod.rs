@@ -51,6 +51,7 @@ mod connection;
 mod decide;
 mod effects;
 pub mod hash;
+mod intervene;
 mod protocol;
 mod record;
 mod slot;

@@ -1,9 +1,9 @@
 //! What can be asked of a slot, what can have happened to it, and what it wants done.
 
 use crate::machine::MachineEvent;
-use penstock_event_schema::event::flow::{FlowEvent, RefusalReason};
+use penstock_event_schema::event::flow::{FlowEvent, FlowIntervened, RefusalReason};
 use penstock_event_schema::flow::{FlowKey, SlotHash};
-use penstock_event_schema::id::{DecisionNodeId, ShardId, SlotId};
+use penstock_event_schema::id::{DecisionNodeId, ShardId, SlotId, TargetId};
 use penstock_event_schema::message::decision::{DecisionReply, DecisionRequest, Proposal};
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::summary::{Cut, CutRequest};
@@ -94,6 +94,10 @@ pub enum Command {
     /// Whether new flows are taken: not while the journal has no room for them. Not recorded: told
     /// again after every start.
     TakeNewFlows(bool),
+    /// Probes of a target have begun to fail.
+    TargetFailed(TargetId),
+    /// A target has had time enough to drain: its flows are to be closed.
+    CloseTarget(TargetId),
     /// A timer is due; from [`due`](crate::machine::Machine::due) only.
     Due(Timer),
 }
@@ -159,7 +163,12 @@ pub enum Event {
     /// An opening took too long.
     Abandoned(FlowKey),
     /// The flow of a binding is open.
-    Confirmed(FlowKey),
+    Confirmed {
+        /// The reverse key.
+        reverse: FlowKey,
+        /// What its packets get, when an intervention has ended the flow.
+        refused: Option<UnknownPolicy>,
+    },
     /// The forward slot of a binding is asked whether there is still a flow.
     Doubted(FlowKey),
     /// A flow's or binding's direction was active.
@@ -173,6 +182,17 @@ pub enum Event {
     },
     /// New flows are taken from now on, or not.
     TakesNewFlows(bool),
+    /// A packet of a flow is refused that an intervention has ended.
+    Rebuffed {
+        /// Its key.
+        key: FlowKey,
+        /// What the shard is told.
+        answer: Effect,
+    },
+    /// Flows of this target may meet a condition.
+    TargetFailed(TargetId),
+    /// The flows of a target are to be closed, as many at a time as timers may be due.
+    TargetClosed(TargetId),
     /// A timer was due too early: its record has been heard of since.
     Rearmed(Timer),
 }
@@ -220,6 +240,8 @@ pub enum Effect {
     AskAgain(DirectiveRequest),
     /// Let all shards forget these keys.
     Invalidate(Vec<FlowKey>),
+    /// Tell operators that a flow has met a condition of its requirement.
+    Intervened(FlowIntervened),
     /// Tell a decision node what flows hold.
     Cut {
         /// The decision node.

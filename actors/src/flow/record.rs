@@ -1,6 +1,7 @@
 //! What a slot holds: flows, bindings and openings.
 
 use super::connection::{Connection, FlowState};
+use super::intervene::{RecordedRules, RestoredRules, Rules};
 use super::protocol::SlotLimits;
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{
@@ -31,6 +32,8 @@ pub(super) struct Flow {
     pub(super) trackers: Arc<Trackers>,
     pub(super) unknown: UnknownPolicy,
     pub(super) subject: Arc<Subject>,
+    /// Where its requirement intervenes.
+    pub(super) rules: Option<Box<Rules>>,
     /// The time of its record.
     pub(super) opened: Time,
     pub(super) live: Live,
@@ -47,6 +50,8 @@ pub(super) struct Live {
     pub(super) changed: Time,
     /// The time at which its timer stands.
     pub(super) armed: Time,
+    /// Since when its target has had time enough to drain.
+    pub(super) drained: Option<Time>,
 }
 
 impl Live {
@@ -57,6 +62,7 @@ impl Live {
             connection: Connection::default(),
             changed: at,
             armed: Time::MAX,
+            drained: None,
         }
     }
 }
@@ -70,7 +76,14 @@ impl Flow {
     pub(super) fn end(&self, limits: &SlotLimits) -> (Time, CloseReason) {
         let idle_ms = u64::from(self.directive.idle_ms);
         let live = &self.live;
-        match self.state() {
+        let state = self.state();
+        if let Some(at) = live.drained.filter(|_| !state.is_closing()) {
+            return (at, CloseReason::Drained);
+        }
+        if let Some(end) = self.refused_end(limits) {
+            return end;
+        }
+        match state {
             FlowState::Finishing => (live.changed.plus_ms(limits.linger_ms), CloseReason::Finished),
             FlowState::Reset => (live.changed.plus_ms(limits.reset_linger_ms), CloseReason::Reset),
             FlowState::Opening if self.directive.protocol() == Protocol::TCP => {
@@ -81,6 +94,12 @@ impl Flow {
                 (live.last_seen.plus_ms(idle_ms), CloseReason::Idle)
             }
         }
+    }
+
+    /// When it is next to be looked at: it ends, or its requirement intervenes.
+    pub(super) fn due_at(&self, limits: &SlotLimits) -> Time {
+        let (end, _) = self.end(limits);
+        self.intervenes_at().map_or(end, |at| at.min(end))
     }
 
     /// Takes what a shard saw of one direction.
@@ -96,7 +115,11 @@ impl Flow {
         let bytes = &mut live.counters.bytes[way];
         *bytes = bytes.saturating_add(report.bytes);
         live.connection.merge(direction, report.tcp_flags, report.last_seen);
+        let before_seen = live.last_seen;
         live.last_seen = live.last_seen.max(at);
+        if let Some(rules) = &mut self.rules {
+            rules.carried(&self.live.counters, report.packets, before_seen, at);
+        }
         if self.state() != before {
             self.live.changed = at;
         }
@@ -112,6 +135,8 @@ pub(super) struct Binding {
     pub(super) bound: Time,
     /// Whether the forward slot has said that the flow is open, in this run.
     pub(super) confirmed: bool,
+    /// What packets get instead of the directive, when an intervention has ended the flow.
+    pub(super) refused: Option<UnknownPolicy>,
     /// When it was last heard of: bound, confirmed, reported or doubted.
     pub(super) heard: Time,
     /// The time at which its timer stands.
@@ -186,6 +211,8 @@ pub struct FlowView {
     pub partition: String,
     /// How far it has come.
     pub state: FlowState,
+    /// What its packets get, when an intervention has ended it.
+    pub refused: Option<UnknownPolicy>,
     /// What it has carried since the start or the last recovery.
     pub counters: Counters,
     /// When it was opened.
@@ -194,6 +221,13 @@ pub struct FlowView {
     pub last_seen: Time,
     /// How many nodes remember its forward and its reverse direction.
     pub replicas: [usize; 2],
+}
+
+impl FlowView {
+    /// How far it has come, in tables.
+    pub fn state_name(&self) -> &'static str {
+        if self.refused.is_some() { "refused" } else { self.state.name() }
+    }
 }
 
 impl Flow {
@@ -205,6 +239,7 @@ impl Flow {
             tenant: self.subject.tenant.clone(),
             partition: self.subject.partition.clone(),
             state: self.state(),
+            refused: self.refused(),
             counters: self.live.counters,
             opened: self.opened,
             last_seen: self.live.last_seen,
@@ -224,6 +259,8 @@ impl Flow {
             tenant: &'a str,
             partition: &'a str,
             opened: Time,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            rules: Option<RecordedRules<'a>>,
         }
         Recorded {
             flow: &self.directive,
@@ -234,6 +271,7 @@ impl Flow {
             tenant: &self.subject.tenant,
             partition: &self.subject.partition,
             opened: self.opened,
+            rules: self.rules.as_deref().map(Rules::recorded),
         }
     }
 }
@@ -259,7 +297,9 @@ impl Binding {
 
 /// A line of the recorded state as the event that makes it, with its time. What a flow's opening
 /// excluded is no part of the state.
-pub(super) fn restored(line: &[u8]) -> Result<(FlowEvent, Time), serde_json::Error> {
+pub(super) fn restored(
+    line: &[u8],
+) -> Result<(FlowEvent, Time, Option<RestoredRules>), serde_json::Error> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct OfFlow {
@@ -271,6 +311,8 @@ pub(super) fn restored(line: &[u8]) -> Result<(FlowEvent, Time), serde_json::Err
         tenant: String,
         partition: String,
         opened: Time,
+        #[serde(default)]
+        rules: Option<RestoredRules>,
     }
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -281,8 +323,18 @@ pub(super) fn restored(line: &[u8]) -> Result<(FlowEvent, Time), serde_json::Err
         bound: Time,
     }
     if line.starts_with(b"{\"flow\"") {
-        let OfFlow { flow, resources, choices, trackers, unknown, tenant, partition, opened } =
-            serde_json::from_slice(line)?;
+        let OfFlow {
+            flow,
+            resources,
+            choices,
+            trackers,
+            unknown,
+            tenant,
+            partition,
+            opened,
+            rules,
+        } = serde_json::from_slice(line)?;
+        let interventions = rules.as_ref().map(|rules| rules.all.clone()).unwrap_or_default();
         let (directive, excluded) = (flow, Vec::new());
         let event = FlowOpened {
             directive,
@@ -291,13 +343,14 @@ pub(super) fn restored(line: &[u8]) -> Result<(FlowEvent, Time), serde_json::Err
             excluded,
             trackers,
             unknown,
+            interventions,
             tenant,
             partition,
         };
-        return Ok((FlowEvent::FlowOpened(event), opened));
+        return Ok((FlowEvent::FlowOpened(event), opened, rules));
     }
     let OfBinding { reverse: directive, tenant, partition, bound } = serde_json::from_slice(line)?;
-    Ok((FlowEvent::ReverseBound(ReverseBound { directive, tenant, partition }), bound))
+    Ok((FlowEvent::ReverseBound(ReverseBound { directive, tenant, partition }), bound, None))
 }
 
 /// Values that many flows have in common, each held once. Those that nobody holds any more are

@@ -2,14 +2,18 @@
 //! [the module above](super).
 
 use super::connection::Connection;
+use super::intervene::Rules;
 use super::protocol::{Command, Effect, Event, SlotRefusal, SlotSetup, Timer};
 use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject, restored};
 use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
 use crate::machine::{Commit, Context, Machine, RestoreError};
+use crate::network::TargetEnd;
 use penstock_event_schema::directive::{Direction, Directive};
-use penstock_event_schema::event::flow::{FlowEvent, FlowOpened, Resource, ReverseBound, Trackers};
+use penstock_event_schema::event::flow::{
+    FlowEvent, FlowIntervened, FlowOpened, Resource, ReverseBound, Trackers,
+};
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{RequirementId, SlotId, TargetId, Time};
 use penstock_event_schema::message::decision::Proposal;
@@ -139,6 +143,12 @@ impl Slot {
         self.tallies.targets.iter().map(|(id, tally)| (*id, *tally))
     }
 
+    /// The ends from which replies of live flows come in: of those that have a target and keep the
+    /// client's own address, so that nothing else says whose their replies are.
+    pub fn reply_ends(&self) -> impl Iterator<Item = TargetEnd> + '_ {
+        self.tallies.ends.keys().copied()
+    }
+
     /// How long openings took.
     pub fn stages(&self) -> Stages {
         self.stages
@@ -156,7 +166,7 @@ impl Slot {
     fn rearm(&mut self, timer: Timer) {
         let limits = &self.setup.limits;
         let at = match timer {
-            Timer::Flow(at) => self.table.flows.get(at).map(|flow| flow.end(limits).0),
+            Timer::Flow(at) => self.table.flows.get(at).map(|flow| flow.due_at(limits)),
             Timer::Binding(at) => self.table.bindings.get(at).map(|b| b.doubted_at(limits)),
             Timer::Opening(_) => None,
         };
@@ -169,6 +179,7 @@ impl Slot {
         match event {
             FlowEvent::ReverseBound(bound) => self.evolve_bound(bound, at),
             FlowEvent::FlowOpened(opened) => self.evolve_opened(opened, at),
+            FlowEvent::FlowIntervened(intervened) => self.evolve_intervened(intervened, at),
             FlowEvent::FlowClosed(closed) => self.take_out(&closed.flow),
             FlowEvent::ReverseReleased(released) => self.take_out(&released.reverse),
         }
@@ -183,6 +194,7 @@ impl Slot {
             subject: self.subject(&bound.tenant, &bound.partition),
             bound: at,
             confirmed: false,
+            refused: None,
             heard: at,
             armed: Time::MAX,
         };
@@ -208,10 +220,11 @@ impl Slot {
             ),
             unknown: opened.unknown,
             subject: self.subject(&opened.tenant, &opened.partition),
+            rules: Rules::of(&opened.interventions),
             opened: at,
             live: Live::new(at),
         };
-        self.tallies.open(opened.directive.requirement, &opened.resources, self.awake);
+        self.tallies.open(&opened.directive, &opened.resources, self.awake);
         let place = self.table.add_flow(&self.setup.hash, flow);
         self.rearm(Timer::Flow(place));
     }
@@ -255,7 +268,7 @@ impl Slot {
     fn take_out(&mut self, key: &FlowKey) {
         match self.table.remove(&self.setup.hash, key) {
             Removed::Flow(flow) => {
-                self.tallies.close(flow.directive.requirement, &flow.resources, self.awake);
+                self.tallies.close(&flow.directive, &flow.resources, self.awake);
                 self.left.flow = Some(flow);
             }
             Removed::Opening(opening) => self.left.opening = Some(opening),
@@ -321,7 +334,56 @@ impl Slot {
         let Some(flow) = self.table.flows.get_mut(place) else { return };
         flow.report(direction, report, at);
         // Only an end that has come nearer moves the timer; all else waits until it is due.
-        if flow.end(&limits).0 < flow.live.armed {
+        if flow.due_at(&limits) < flow.live.armed {
+            self.rearm(Timer::Flow(place));
+        }
+    }
+}
+
+impl Slot {
+    /// One walk over the flows; their timers bound how many are closed at a time.
+    fn evolve_target_closed(&mut self, target: TargetId, at: Time) {
+        let held = Resource::Target(target);
+        let flows = self.table.flows.iter().filter(|(_, flow)| flow.resources.contains(&held));
+        let places: Vec<u32> = flows.map(|(place, _)| place).collect();
+        for place in places {
+            if let Some(flow) = self.table.flows.get_mut(place) {
+                flow.live.drained.get_or_insert(at);
+            }
+            self.rearm(Timer::Flow(place));
+        }
+    }
+}
+
+impl Slot {
+    fn evolve_intervened(&mut self, intervened: &FlowIntervened, at: Time) {
+        let Some(place) = self.table.flow_at(&self.setup.hash, &intervened.flow) else { return };
+        if let Some(flow) = self.table.flows.get_mut(place) {
+            flow.intervened(intervened, at);
+        }
+        self.rearm(Timer::Flow(place));
+    }
+
+    fn evolve_rebuffed(&mut self, key: &FlowKey, at: Time) {
+        let Some(place) = self.table.flow_at(&self.setup.hash, key) else { return };
+        if let Some(flow) = self.table.flows.get_mut(place) {
+            flow.rebuffed(at);
+        }
+        self.rearm(Timer::Flow(place));
+    }
+
+    /// One walk over the flows, as [`Slot::evolve_target_closed`].
+    fn evolve_target_failed(&mut self, target: TargetId) {
+        let held = Resource::Target(target);
+        let flows = self.table.flows.iter();
+        let places: Vec<u32> = flows
+            .filter(|(_, flow)| flow.rules.is_some() && flow.resources.contains(&held))
+            .map(|(place, _)| place)
+            .collect();
+        for place in places {
+            if let Some(flow) = self.table.flows.get_mut(place) {
+                flow.target_failed();
+            }
             self.rearm(Timer::Flow(place));
         }
     }
@@ -334,7 +396,8 @@ fn colliding(resources: &[Resource]) -> Vec<Resource> {
     if resources.iter().any(|resource| is_port(&resource)) {
         resources.iter().filter(is_port).cloned().collect()
     } else {
-        resources.to_vec()
+        let is_place = |resource: &&Resource| matches!(resource, Resource::Place(_));
+        resources.iter().filter(|resource| !is_place(resource)).cloned().collect()
     }
 }
 
@@ -362,6 +425,7 @@ impl Machine for Slot {
                 self.evolve_recorded(event, at);
             }
             Event::Answered(_) => {}
+            Event::Rebuffed { key, .. } => self.evolve_rebuffed(key, at),
             Event::Asked { request, ask } => self.evolve_asked(request, *ask, at),
             Event::Joined(request) => {
                 if let Some(opening) = self.opening_mut(&request.key) {
@@ -376,9 +440,10 @@ impl Machine for Slot {
             }
             Event::Retried { flow, ask } => self.evolve_retried(flow, *ask, at),
             Event::Refused { key, .. } | Event::Abandoned(key) => self.take_out(key),
-            Event::Confirmed(reverse) => {
+            Event::Confirmed { reverse, refused } => {
                 if let Some((_, binding)) = self.binding_mut(reverse) {
                     binding.confirmed = true;
+                    binding.refused = *refused;
                     binding.heard = at;
                 }
             }
@@ -409,6 +474,8 @@ impl Machine for Slot {
                 }
             }
             Event::TakesNewFlows(takes) => self.takes_new_flows = *takes,
+            Event::TargetFailed(target) => self.evolve_target_failed(*target),
+            Event::TargetClosed(target) => self.evolve_target_closed(*target, at),
             Event::Rearmed(timer) => self.rearm(*timer),
         }
         self.summarise(event);
@@ -483,8 +550,18 @@ impl Machine for Slot {
 
     fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
         RestoreError::at_lines(state, |line| {
-            let (event, at) = restored(line)?;
+            let (event, at, rules) = restored(line)?;
+            let key = match &event {
+                FlowEvent::FlowOpened(opened) => Some(opened.directive.flow),
+                _ => None,
+            };
             self.evolve(&Event::Recorded(event), at);
+            if let Some((key, rules)) = key.zip(rules)
+                && let Some(place) = self.table.flow_at(&self.setup.hash, &key)
+                && let Some(flow) = self.table.flows.get_mut(place)
+            {
+                flow.rules = Some(rules.into());
+            }
             Ok::<_, serde_json::Error>(())
         })
     }

@@ -283,12 +283,13 @@ fn opened(directive: Arc<Directive>, flow: u64, tenant: String, partition: Strin
             Resource::Target(target),
         ],
         choices: vec![
-            Choice::Maglev { generation: Generation(1), hash: flow, target },
+            Choice::Maglev { generation: Generation(1), hash: flow, target, excluded: None },
             Choice::Port { start: (address, port), skipped: 0, taken: (address, port) },
         ],
         excluded: Vec::new(),
         trackers: Trackers { forward: vec!["node-1".into()], reverse: vec!["node-1".into()] },
         unknown: UnknownPolicy::Reset,
+        interventions: Vec::new(),
         tenant,
         partition,
     }

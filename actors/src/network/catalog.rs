@@ -4,12 +4,13 @@
 //! and a number that was removed never comes back. So it does not matter how often events are
 //! delivered, as long as each arrives once.
 
+use super::health::Health;
 use super::index::Index;
 use super::spec::{
     EndpointSpec, Kind, MatchSpec, NetworkSpec, RequirementSpec, Spec, TargetSetSpec, TargetSpec,
     TransformSpec,
 };
-use penstock_event_schema::event::network::{NetworkEvent, Removed};
+use penstock_event_schema::event::network::{NetworkEvent, Removed, TargetHealthChanged};
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{
     EndpointId, Generation, NetworkId, RequirementId, TargetId, TargetSetId,
@@ -119,6 +120,7 @@ pub struct Catalog {
     pub(super) requirements: Objects<Requirement>,
     /// One above the highest target number ever given out.
     next_target: u32,
+    pub(super) health: Health,
     pub(super) index: Index,
 }
 
@@ -144,6 +146,7 @@ impl Catalog {
                 self.next_target = self.next_target.max(highest.saturating_add(1));
                 if let Change::Done(before) = self.target_sets.define(set) {
                     self.index.exchange_target_set(before.as_deref(), Some(set));
+                    self.forget_health(before.as_deref(), Some(set));
                 }
             }
             NetworkEvent::RequirementDefined(requirement) => {
@@ -162,6 +165,7 @@ impl Catalog {
             NetworkEvent::TargetSetRemoved(removed) => {
                 if let Change::Done(before) = self.target_sets.remove(removed) {
                     self.index.exchange_target_set(before.as_deref(), None);
+                    self.forget_health(before.as_deref(), None);
                 }
             }
             NetworkEvent::RequirementRemoved(removed) => {
@@ -169,6 +173,9 @@ impl Catalog {
                     self.index.exchange_requirement(before.as_deref(), None);
                 }
             }
+            NetworkEvent::TargetHealthChanged(changed) => self.evolve_health(changed),
+            // What is steered follows flows, and who drains stands in its set.
+            NetworkEvent::TargetDrained(_) => {}
         }
     }
 
@@ -179,6 +186,8 @@ impl Catalog {
         let Catalog { networks, target_sets, endpoints, requirements, .. } = self;
         events.extend(networks.iter().map(|o| NetworkEvent::NetworkDefined((**o).clone())));
         events.extend(target_sets.iter().map(|o| NetworkEvent::TargetSetDefined((**o).clone())));
+        let health = self.health.values().cloned();
+        events.extend(health.map(NetworkEvent::TargetHealthChanged));
         events.extend(endpoints.iter().map(|o| NetworkEvent::EndpointDefined((**o).clone())));
         events.extend(requirements.iter().map(|o| NetworkEvent::RequirementDefined((**o).clone())));
         events
@@ -209,6 +218,12 @@ impl Catalog {
     /// The first target number that was never given out.
     pub(super) fn next_target(&self) -> TargetId {
         TargetId(self.next_target.max(1))
+    }
+
+    /// What was last recorded of a target's health; none before the first change, and for one
+    /// that is not probed.
+    pub fn health_of(&self, target: TargetId) -> Option<&TargetHealthChanged> {
+        self.health.get(&target)
     }
 
     /// A network by number.
@@ -319,10 +334,13 @@ impl Catalog {
                     address: target.address,
                     port: target.port,
                     weight: target.weight,
+                    draining: target.draining,
                 };
                 Spec::TargetSet(TargetSetSpec {
                     network: self.network_name(set.network),
                     targets: set.targets.iter().map(target).collect(),
+                    health: set.health.clone(),
+                    drain_ms: set.drain_ms,
                 })
             }
             Kind::Requirement => {
@@ -376,6 +394,8 @@ impl Catalog {
             unknown: requirement.unknown,
             dscp: requirement.dscp,
             mss_max: requirement.mss_max,
+            interventions: requirement.interventions.clone(),
+            limits: requirement.limits,
         }
     }
 }

@@ -6,6 +6,8 @@
 //! [`validate`] is all that can be wrong with an object, each with its field and its mending.
 
 pub mod catalog;
+mod drain;
+mod health;
 mod index;
 mod networks;
 mod requirement;
@@ -14,6 +16,8 @@ pub mod steering;
 pub mod validate;
 
 pub use catalog::Catalog;
+pub use drain::Draining;
+pub use health::{Probed, Standing};
 pub use networks::{Command, Effect, Event, Networks};
 pub use steering::{Rule, Steering, TargetEnd};
 pub use validate::{Limits, Problem, Refusal};

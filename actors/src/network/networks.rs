@@ -2,6 +2,8 @@
 //! checked against a state that no other writer can change meanwhile.
 
 use super::catalog::Catalog;
+use super::drain::{Draining, Drains};
+use super::health::{self, Probed, Streaks};
 use super::requirement;
 use super::spec::{Kind, Spec};
 use super::validate::{Check, Limits, Problem, Refusal};
@@ -9,8 +11,8 @@ use crate::machine::{Commit, Context, Machine, MachineEvent, RestoreError};
 use penstock_event_schema::codec::{CodecError, JournalEvent};
 use penstock_event_schema::envelope::Envelope;
 use penstock_event_schema::epoch::{Epoch, Seq};
-use penstock_event_schema::event::network::{NetworkEvent, Removed};
-use penstock_event_schema::id::{Generation, Time};
+use penstock_event_schema::event::network::{NetworkEvent, Removed, TargetDrained};
+use penstock_event_schema::id::{Generation, TargetId, TargetSetId, Time};
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -36,15 +38,25 @@ pub enum Command {
     /// The addresses that the node's kernel has now: they can be neither service nor pool
     /// addresses. Not recorded: told again after every start and at every change.
     NodeAddresses(Vec<IpAddr>),
+    /// A target was probed.
+    Probed(Probed),
+    /// A target that drains has no flow.
+    TargetEmpty(TargetId),
+    /// It is time to look at the targets that drain; from [`Machine::due`] only.
+    LookAtDrains,
 }
 
 /// What can have happened to [`Networks`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// An object was defined or removed.
+    /// An object was defined or removed, or a target has changed.
     Recorded(NetworkEvent),
     /// The kernel's addresses are these.
     NodeAddresses(BTreeSet<IpAddr>),
+    /// A target was probed, and its health is as it was.
+    Probed(Probed),
+    /// These targets drain and are looked at.
+    DrainsLookedAt(Vec<Draining>),
 }
 
 impl MachineEvent for Event {
@@ -53,7 +65,7 @@ impl MachineEvent for Event {
     fn recorded(&self) -> Option<&NetworkEvent> {
         match self {
             Event::Recorded(event) => Some(event),
-            Event::NodeAddresses(_) => None,
+            Event::NodeAddresses(_) | Event::Probed(_) | Event::DrainsLookedAt(_) => None,
         }
     }
 
@@ -67,6 +79,8 @@ impl MachineEvent for Event {
 pub enum Effect {
     /// Tell everybody who keeps a [`Catalog`].
     Publish(NetworkEvent),
+    /// Have the flows closed of those that are overdue, and tell which have no flow.
+    LookAtDrains(Vec<Draining>),
 }
 
 /// The machine; see the module.
@@ -74,13 +88,15 @@ pub enum Effect {
 pub struct Networks {
     catalog: Catalog,
     node: BTreeSet<IpAddr>,
+    streaks: Streaks,
+    drains: Drains,
     limits: Limits,
 }
 
 impl Networks {
     /// Without any object.
     pub fn new(limits: Limits) -> Networks {
-        Networks { catalog: Catalog::new(), node: BTreeSet::new(), limits }
+        Networks { limits, ..Networks::default() }
     }
 
     /// All objects.
@@ -151,6 +167,27 @@ impl Networks {
     }
 }
 
+impl Networks {
+    fn evolve_recorded(&mut self, event: &NetworkEvent, at: Time) {
+        match event {
+            NetworkEvent::TargetSetDefined(set) => {
+                let before = self.catalog.target_set(set.id).cloned();
+                self.drains.follow(before.as_deref(), Some(set), at);
+                self.streaks.follow(before.as_deref(), Some(set));
+            }
+            NetworkEvent::TargetSetRemoved(removed) => {
+                let before = self.catalog.target_set(TargetSetId(removed.id)).cloned();
+                self.drains.follow(before.as_deref(), None, at);
+                self.streaks.follow(before.as_deref(), None);
+            }
+            NetworkEvent::TargetHealthChanged(changed) => self.streaks.forget(changed.target),
+            NetworkEvent::TargetDrained(drained) => self.drains.end(drained.target),
+            _ => {}
+        }
+        self.catalog.evolve(event);
+    }
+}
+
 /// The object with its next generation; none when it is as it was.
 fn changed<T: PartialEq + Clone>(
     held: Option<&Arc<T>>,
@@ -191,7 +228,7 @@ impl Machine for Networks {
     type Effect = Effect;
     type Refusal = Refusal;
 
-    fn decide(&self, command: Command, _context: &Context) -> Result<Option<Event>, Refusal> {
+    fn decide(&self, command: Command, context: &Context) -> Result<Option<Event>, Refusal> {
         match command {
             Command::Put { name, spec } => Ok(self.put(&name, &spec)?.map(Event::Recorded)),
             Command::Delete { kind, name } => Ok(Some(Event::Recorded(self.delete(kind, &name)?))),
@@ -199,41 +236,72 @@ impl Machine for Networks {
                 let addresses: BTreeSet<IpAddr> = addresses.into_iter().collect();
                 Ok((addresses != self.node).then_some(Event::NodeAddresses(addresses)))
             }
+            Command::Probed(probed) if !health::is_probed(&self.catalog, &probed) => Ok(None),
+            Command::Probed(probed) => {
+                Ok(Some(match self.streaks.decide(&self.catalog, &probed) {
+                    Some(changed) => Event::Recorded(changed),
+                    None => Event::Probed(probed),
+                }))
+            }
+            Command::TargetEmpty(target) => {
+                let set = self.drains.emptied(target, context.now);
+                Ok(set.map(|target_set| {
+                    let drained = TargetDrained { target_set, target };
+                    Event::Recorded(NetworkEvent::TargetDrained(drained))
+                }))
+            }
+            Command::LookAtDrains => Ok(Some(Event::DrainsLookedAt(self.drains.list(context.now)))),
         }
     }
 
     fn commit(&self, event: &Event) -> Commit {
         match event {
             Event::Recorded(_) => Commit::Log,
-            Event::NodeAddresses(_) => Commit::Volatile,
+            Event::NodeAddresses(_) | Event::Probed(_) | Event::DrainsLookedAt(_) => {
+                Commit::Volatile
+            }
         }
     }
 
-    fn evolve(&mut self, event: &Event, _at: Time) {
+    fn evolve(&mut self, event: &Event, at: Time) {
         match event {
-            Event::Recorded(event) => self.catalog.evolve(event),
+            Event::Recorded(event) => self.evolve_recorded(event, at),
             Event::NodeAddresses(addresses) => self.node = addresses.clone(),
+            Event::Probed(probed) => self.streaks.count(probed),
+            Event::DrainsLookedAt(_) => self.drains.looked(at),
         }
     }
 
     fn effects(&self, event: &Event, out: &mut Vec<Effect>) {
-        if let Event::Recorded(event) = event {
-            out.push(Effect::Publish(event.clone()));
+        match event {
+            Event::Recorded(event) => out.push(Effect::Publish(event.clone())),
+            Event::DrainsLookedAt(drains) => out.push(Effect::LookAtDrains(drains.clone())),
+            Event::NodeAddresses(_) | Event::Probed(_) => {}
         }
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        None
+        self.drains.next_look()
     }
 
-    fn due(&self, _now: Time, _limit: usize, _out: &mut Vec<Command>) {}
+    fn due(&self, now: Time, limit: usize, out: &mut Vec<Command>) {
+        if limit > 0 && self.drains.next_look().is_some_and(|at| at <= now) {
+            out.push(Command::LookAtDrains);
+        }
+    }
 
-    /// One line of JSON per object, by kind and number, then the next numbers of all kinds.
+    /// One line of JSON per object and per changed health, by kind and number, then the targets
+    /// that drain and the next numbers of all kinds.
     fn recorded_state(&self, out: &mut Vec<u8>) {
         for event in self.catalog.snapshot() {
             out.extend_from_slice(event.kind().as_bytes());
             out.push(b' ');
             event.encode(out);
+            out.push(b'\n');
+        }
+        for drain in self.drains.recorded() {
+            out.extend_from_slice(b"drain ");
+            serde_json::to_writer(&mut *out, &drain).expect("plain data, and a Vec takes all");
             out.push(b'\n');
         }
         out.extend_from_slice(format!("next {:?}\n", self.catalog.next_numbers()).as_bytes());
@@ -246,6 +314,11 @@ impl Machine for Networks {
             if kind == b"next" {
                 let numbers = serde_json::from_slice(value).map_err(|error| error.to_string())?;
                 self.catalog.skip_numbers(numbers);
+                return Ok(());
+            }
+            if kind == b"drain" {
+                let drain = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+                self.drains.restore(drain);
                 return Ok(());
             }
             let event = restored(String::from_utf8_lossy(kind).into_owned(), value);

@@ -6,7 +6,9 @@ use super::spec::{Kind, MatchSpec, RequirementSpec, TransformSpec};
 use super::validate::{Check, Problem, known_names};
 use ipnet::IpNet;
 use penstock_event_schema::id::{Generation, NetworkId, RequirementId};
-use penstock_event_schema::requirement::{Match, Requirement, SourceSubstitution, Transform};
+use penstock_event_schema::requirement::{
+    Intervention, Match, Requirement, SourceSubstitution, Transform,
+};
 use std::net::IpAddr;
 
 /// The smallest segment size that every IPv4 host takes (RFC 9293, 3.7.1).
@@ -43,6 +45,11 @@ impl Check<'_> {
             let fix = "give milliseconds, or leave it out for the default";
             self.wrong(format!("spec.idle.{field}"), "0 would end flows at once", fix);
         }
+        if spec.interventions.len() > Intervention::MAX {
+            let wrong = format!("names {} interventions", spec.interventions.len());
+            let fix = format!("keep the {} that matter most", Intervention::MAX);
+            self.wrong("spec.interventions", wrong, fix);
+        }
         let catalog = self.catalog;
         let number_max = u32::from(RequirementId::MAX);
         let number = self.number(&catalog.requirements, self.limits.requirements_max, number_max);
@@ -56,6 +63,8 @@ impl Check<'_> {
             unknown: spec.unknown,
             dscp: spec.dscp,
             mss_max: spec.mss_max,
+            interventions: spec.interventions.clone(),
+            limits: spec.limits,
             generation: Generation(0),
         })
     }

@@ -2,8 +2,10 @@
 
 use ipnet::IpNet;
 use penstock_event_schema::flow::Protocol;
-use penstock_event_schema::network::{Attachment, EndpointPort};
-use penstock_event_schema::requirement::{AnycastPolicy, IdleLimits, UnknownPolicy};
+use penstock_event_schema::network::{Attachment, EndpointPort, HealthCheck};
+use penstock_event_schema::requirement::{
+    AnycastPolicy, FlowLimits, IdleLimits, Intervention, UnknownPolicy,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -98,6 +100,12 @@ pub struct TargetSetSpec {
     pub network: String,
     /// The targets.
     pub targets: Vec<TargetSpec>,
+    /// How it is found out which of them take flows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// How long flows may stay at a target that drains or has left the set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<u32>,
 }
 
 /// One target.
@@ -112,6 +120,9 @@ pub struct TargetSpec {
     pub port: u16,
     /// Its share beside the others, at least 1.
     pub weight: u16,
+    /// Whether it gets no new flow.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// What is to be done with matching packets.
@@ -135,6 +146,12 @@ pub struct RequirementSpec {
     /// TCP maximum segment size to clamp to, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mss_max: Option<u16>,
+    /// What is done with a flow that meets a condition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interventions: Vec<Intervention>,
+    /// How many flows there may be.
+    #[serde(default, skip_serializing_if = "FlowLimits::is_none")]
+    pub limits: FlowLimits,
 }
 
 /// Which packets a requirement is about.

@@ -5,12 +5,17 @@ use super::catalog::{Catalog, Object, Objects};
 use super::index::Owner;
 use super::spec::{EndpointSpec, Kind, NetworkSpec, TargetSetSpec};
 use penstock_event_schema::id::{EndpointId, Generation, NetworkId, TargetId, TargetSetId};
-use penstock_event_schema::network::{Endpoint, EndpointPort, Network, Target, TargetSet};
+use penstock_event_schema::network::{
+    Endpoint, EndpointPort, HealthCheck, Network, Probe, Target, TargetSet,
+};
 use penstock_event_schema::requirement::Transform;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// The shortest time from one probe of a target to the next.
+const INTERVAL_MS_MIN: u32 = 100;
 
 /// The bounds of the configuration. Each protects the time that a change takes everywhere.
 #[derive(Clone, Copy, Debug)]
@@ -381,11 +386,15 @@ impl<'a> Check<'a> {
                 address: target.address,
                 port: target.port,
                 weight: target.weight,
+                draining: target.draining,
             });
         }
         if fresh.0 == u32::MAX {
             let wrong = "all numbers of targets have been given out, and none is ever reused";
             self.wrong("spec.targets", wrong, "keep names, addresses and ports of targets");
+        }
+        if let Some(health) = &spec.health {
+            self.health(health, &targets);
         }
         let number = self.number(&catalog.target_sets, self.limits.target_sets_max, u32::MAX - 1);
         Some(TargetSet {
@@ -393,8 +402,55 @@ impl<'a> Check<'a> {
             name: self.name.to_owned(),
             network: network?,
             targets,
+            health: spec.health.clone(),
+            drain_ms: spec.drain_ms,
             generation: Generation(0),
         })
+    }
+
+    fn health(&mut self, health: &HealthCheck, targets: &[Target]) {
+        if health.interval_ms < INTERVAL_MS_MIN {
+            let fix = format!("give at least {INTERVAL_MS_MIN}");
+            self.wrong("spec.health.intervalMs", "would be a flood of probes", fix);
+        }
+        if health.timeout_ms == 0 || health.timeout_ms > health.interval_ms {
+            let wrong = format!("{} ms are not within the interval", health.timeout_ms);
+            let fix = format!("give 1 to {}, or a longer interval", health.interval_ms);
+            self.wrong("spec.health.timeoutMs", wrong, fix);
+        }
+        for (field, count) in [("rise", health.rise), ("fall", health.fall)] {
+            if count == 0 {
+                self.wrong(
+                    format!("spec.health.{field}"),
+                    "0 would decide without a probe",
+                    "give at least 1",
+                );
+            }
+        }
+        let kind = match health.probe {
+            Probe::Tcp { .. } => "tcp",
+            Probe::Http { .. } => "http",
+        };
+        let field = |name: &str| format!("spec.health.probe.{kind}.{name}");
+        let portless = targets.iter().find(|target| target.port == 0);
+        if let Some(target) = portless.filter(|_| health.probe.port() == 0) {
+            let wrong = format!("target `{}` has no port of its own to probe", target.name);
+            self.wrong(field("port"), wrong, "write the port that probes ask");
+        }
+        let Probe::Http { path, host, expect, .. } = &health.probe else { return };
+        // Both stand in the request as they are: what could end a line would be a header more.
+        if !path.starts_with('/') || !path.chars().all(|c| c.is_ascii_graphic()) {
+            let wrong = format!("{path:?} is no path");
+            self.wrong(field("path"), wrong, "begin with `/`, and write no spaces");
+        }
+        if !host.chars().all(|c| c.is_ascii_graphic()) {
+            let wrong = format!("{host:?} is no host");
+            self.wrong(field("host"), wrong, "write a name like web.example");
+        }
+        if expect.0 > expect.1 || expect.0 < 100 || expect.1 > 599 {
+            let wrong = format!("{}-{} is no range of statuses", expect.0, expect.1);
+            self.wrong(field("expect"), wrong, "write FIRST-LAST, each from 100 to 599");
+        }
     }
 
     /// A set may not leave the network into which its requirements send.

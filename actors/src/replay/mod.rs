@@ -258,7 +258,9 @@ impl Replayed {
                 match event {
                     FlowEvent::FlowOpened(_) => progress.opened += 1,
                     FlowEvent::FlowClosed(_) => progress.closed += 1,
-                    FlowEvent::ReverseBound(_) | FlowEvent::ReverseReleased(_) => {}
+                    FlowEvent::ReverseBound(_)
+                    | FlowEvent::FlowIntervened(_)
+                    | FlowEvent::ReverseReleased(_) => {}
                 }
                 watch.flow(&envelope, event);
             })?,

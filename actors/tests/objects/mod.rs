@@ -18,7 +18,8 @@ use penstock_event_schema::network::{
     Attachment, Endpoint, EndpointPort, Network, Target, TargetSet,
 };
 use penstock_event_schema::requirement::{
-    AnycastPolicy, IdleLimits, Match, Requirement, SourceSubstitution, Transform, UnknownPolicy,
+    AnycastPolicy, FlowLimits, IdleLimits, Match, Requirement, SourceSubstitution, Transform,
+    UnknownPolicy,
 };
 
 const FIRST: Generation = Generation(1);
@@ -60,6 +61,8 @@ pub(crate) fn objects() -> Vec<NetworkEvent> {
                 target(3, "10.2.0.13", 0),
                 target(4, "fd00:2::11", 8080),
             ],
+            health: None,
+            drain_ms: None,
             generation: FIRST,
         }),
         endpoint(1, "web", &["10.90.0.80", "fd00:90::80"], vec![tcp, icmp]),
@@ -120,7 +123,7 @@ fn endpoint(id: u32, name: &str, addresses: &[&str], ports: Vec<EndpointPort>) -
 
 fn target(id: u32, address: &str, port: u16) -> Target {
     let address = address.parse().expect("an address");
-    Target { id: TargetId(id), name: format!("s{id}"), address, port, weight: 1 }
+    Target { id: TargetId(id), name: format!("s{id}"), address, port, weight: 1, draining: false }
 }
 
 fn pool(port_first: u16, port_last: u16, preserve_port: bool) -> Transform {
@@ -144,6 +147,8 @@ fn requirement(id: u16, name: &str, matching: Match, transform: Vec<Transform>) 
         unknown: UnknownPolicy::Reset,
         dscp: None,
         mss_max: None,
+        interventions: Vec::new(),
+        limits: FlowLimits::default(),
         generation: FIRST,
     }
 }

@@ -218,7 +218,7 @@ impl World {
                 self.installed += 1;
             }
             flow::Effect::Answer { reply: DirectiveReply::Refuse { .. }, .. } => self.refused += 1,
-            flow::Effect::Invalidate(_) => {}
+            flow::Effect::Invalidate(_) | flow::Effect::Intervened(_) => {}
         }
     }
 
@@ -249,7 +249,7 @@ impl World {
                 }
                 self.reverse.remove(&directive.reverse.expect("no one-way flows here"));
             }
-            FlowEvent::ReverseBound(_) => {}
+            FlowEvent::ReverseBound(_) | FlowEvent::FlowIntervened(_) => {}
             FlowEvent::ReverseReleased(released) => {
                 let live = self.reverse.get(&released.reverse);
                 assert!(live.is_none(), "{} was released under {live:?}", released.reverse);

@@ -10,14 +10,14 @@ use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::envelope::{Attributes, Sealed};
 use penstock_event_schema::epoch::Epoch;
 use penstock_event_schema::event::flow::{
-    Choice, CloseReason, Counters, FlowClosed, FlowEvent, FlowOpened, Resource, ReverseBound,
-    ReverseReleased, Trackers,
+    Choice, CloseReason, Counters, FlowClosed, FlowEvent, FlowIntervened, FlowOpened, Resource,
+    ReverseBound, ReverseReleased, Trackers,
 };
 use penstock_event_schema::flow::SlotHash;
 use penstock_event_schema::id::{
     DirectiveId, Generation, NetworkId, RequirementId, SlotId, TargetId, Time,
 };
-use penstock_event_schema::requirement::UnknownPolicy;
+use penstock_event_schema::requirement::{Action, Condition, Intervention, UnknownPolicy};
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::sync::Arc;
 
@@ -43,6 +43,11 @@ pub(crate) fn state(slot: &Slot) -> Vec<u8> {
     slot.recorded_state(&mut out);
     out
 }
+
+const RULES: [Intervention; 2] = [
+    Intervention { when: Condition::BytesOver(5), act: Action::Notify },
+    Intervention { when: Condition::AgeOverMs(1 << 50), act: Action::Drop },
+];
 
 /// What was written so far, and what it comes to.
 pub(crate) struct History {
@@ -116,6 +121,20 @@ impl History {
                 let reverse = self.bound.swap_remove(at).reverse.expect("it has one");
                 FlowEvent::ReverseReleased(ReverseReleased { reverse, tenant, partition })
             }
+            2 if !self.alive.is_empty() => {
+                let at = self.draw(self.alive.len() as u64) as usize;
+                let flow = self.alive[at].flow;
+                let index = self.draw(2) as u8;
+                let (intervention, counters) = (RULES[usize::from(index)], Counters::default());
+                FlowEvent::FlowIntervened(FlowIntervened {
+                    flow,
+                    index,
+                    intervention,
+                    counters,
+                    tenant,
+                    partition,
+                })
+            }
             2 | 3 => {
                 let directive = self.directive();
                 self.bound.push(directive.clone());
@@ -136,10 +155,16 @@ impl History {
         FlowOpened {
             directive: Arc::new(directive),
             resources: vec![Resource::Target(target)],
-            choices: vec![Choice::Maglev { generation: Generation(2), hash, target }],
+            choices: vec![Choice::Maglev {
+                generation: Generation(2),
+                hash,
+                target,
+                excluded: None,
+            }],
             excluded: if is_excluded { vec![Resource::Target(TargetId(77))] } else { Vec::new() },
             trackers: Trackers { forward: vec!["node-1".into()], reverse: vec!["node-1".into()] },
             unknown: if self.draw(2) == 0 { UnknownPolicy::Reset } else { UnknownPolicy::Drop },
+            interventions: RULES[..self.draw(3) as usize].to_vec(),
             tenant,
             partition,
         }

@@ -2,8 +2,8 @@
 
 use crate::directive::Directive;
 use crate::flow::FlowKey;
-use crate::id::{Generation, TargetId};
-use crate::requirement::UnknownPolicy;
+use crate::id::{Generation, RequirementId, TargetId};
+use crate::requirement::{Intervention, UnknownPolicy};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,6 +26,31 @@ pub enum Resource {
     },
     /// A place at a target: counted.
     Target(TargetId),
+    /// A place among the live flows of a requirement that limits them: counted.
+    Place(RequirementId),
+}
+
+/// Targets that a choice passed over, by the reason: of the packet's IP version, in the order of
+/// their ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Excluded {
+    /// Probes fail, or none has succeeded yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unhealthy: Vec<TargetId>,
+    /// An operator has them drain.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub draining: Vec<TargetId>,
+    /// A tracker refused the reverse key that they lead to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<TargetId>,
+}
+
+impl Excluded {
+    /// None when nothing is excluded, as it stands in a [`Choice`].
+    pub fn boxed(self) -> Option<Box<Excluded>> {
+        (self != Excluded::default()).then(|| Box::new(self))
+    }
 }
 
 /// How a resource was chosen: enough to choose again and compare.
@@ -40,6 +65,9 @@ pub enum Choice {
         hash: u64,
         /// What the table held.
         target: TargetId,
+        /// What was passed over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        excluded: Option<Box<Excluded>>,
     },
     /// The less loaded of two.
     LeastConnections {
@@ -51,6 +79,9 @@ pub enum Choice {
         candidates: Vec<(TargetId, u32)>,
         /// The one taken.
         target: TargetId,
+        /// What was passed over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        excluded: Option<Box<Excluded>>,
     },
     /// The next free pool port.
     Port {
@@ -67,6 +98,9 @@ pub enum Choice {
         generation: Generation,
         /// How many copies.
         copies: u16,
+        /// What was passed over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        excluded: Option<Box<Excluded>>,
     },
 }
 
@@ -80,6 +114,14 @@ pub enum RefusalReason {
     UnknownFlow,
     /// The target set has no target of the packet's IP version.
     NoTarget,
+    /// Every target of the packet's IP version is unhealthy or draining.
+    NoHealthyTarget,
+    /// The requirement has as many live flows as it may.
+    FlowLimit,
+    /// The requirement has opened as many flows in this second as it may.
+    NewFlowLimit,
+    /// An intervention has ended this flow.
+    Intervened,
     /// Every pool port toward this destination is taken.
     PoolExhausted,
     /// The reverse key is held by another live flow, also after the retries.
@@ -94,10 +136,14 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// All reasons, for metrics and tables.
-    pub const ALL: [RefusalReason; 8] = [
+    pub const ALL: [RefusalReason; 12] = [
         RefusalReason::NoRequirement,
         RefusalReason::UnknownFlow,
         RefusalReason::NoTarget,
+        RefusalReason::NoHealthyTarget,
+        RefusalReason::FlowLimit,
+        RefusalReason::NewFlowLimit,
+        RefusalReason::Intervened,
         RefusalReason::PoolExhausted,
         RefusalReason::ReverseTaken,
         RefusalReason::TooManyFlows,
@@ -111,6 +157,10 @@ impl RefusalReason {
             RefusalReason::NoRequirement => "no_requirement",
             RefusalReason::UnknownFlow => "unknown_flow",
             RefusalReason::NoTarget => "no_target",
+            RefusalReason::NoHealthyTarget => "no_healthy_target",
+            RefusalReason::FlowLimit => "flow_limit",
+            RefusalReason::NewFlowLimit => "new_flow_limit",
+            RefusalReason::Intervened => "intervened",
             RefusalReason::PoolExhausted => "pool_exhausted",
             RefusalReason::ReverseTaken => "reverse_taken",
             RefusalReason::TooManyFlows => "too_many_flows",
@@ -132,6 +182,10 @@ pub enum CloseReason {
     Idle,
     /// An operator or a change of configuration ended it.
     Removed,
+    /// Its target has drained for as long as flows may stay.
+    Drained,
+    /// An intervention of its requirement.
+    Intervened,
 }
 
 /// What both directions of a flow have carried.
@@ -161,6 +215,8 @@ pub enum FlowEvent {
     ReverseBound(ReverseBound),
     /// See [`FlowOpened`].
     FlowOpened(FlowOpened),
+    /// See [`FlowIntervened`].
+    FlowIntervened(FlowIntervened),
     /// See [`FlowClosed`].
     FlowClosed(FlowClosed),
     /// See [`ReverseReleased`].
@@ -198,6 +254,28 @@ pub struct FlowOpened {
     pub trackers: Trackers,
     /// What unknown packets of its requirement get.
     pub unknown: UnknownPolicy,
+    /// What its requirement has done with a flow that meets a condition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interventions: Vec<Intervention>,
+    /// Whose flow it is.
+    #[serde(skip)]
+    pub tenant: String,
+    /// The failover unit of its requirement.
+    #[serde(skip)]
+    pub partition: String,
+}
+
+/// A flow has met a condition of its requirement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowIntervened {
+    /// The forward key.
+    pub flow: FlowKey,
+    /// Which of the interventions of its opening, from 0.
+    pub index: u8,
+    /// The condition, and what is done.
+    pub intervention: Intervention,
+    /// What it had carried by then, as far as that was told.
+    pub counters: Counters,
     /// Whose flow it is.
     #[serde(skip)]
     pub tenant: String,

@@ -3,7 +3,7 @@
 use crate::directive::Directive;
 use crate::event::flow::{Choice, RefusalReason, Resource};
 use crate::flow::FlowKey;
-use crate::requirement::UnknownPolicy;
+use crate::requirement::{Intervention, UnknownPolicy};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -56,6 +56,8 @@ pub struct Proposal {
     pub choices: Vec<Choice>,
     /// What unknown packets get once the flow is gone.
     pub unknown: UnknownPolicy,
+    /// What is done with the flow when it meets a condition.
+    pub interventions: Vec<Intervention>,
     /// How long after the question it may be taken up. The slot counts from when it asked, which
     /// is earlier than the decision by any clock; later than that the decision node may have
     /// forgotten it and given out what it holds.

@@ -84,6 +84,8 @@ pub enum TrackerMessage {
         reverse: FlowKey,
         /// The directive.
         directive: DirectiveId,
+        /// What its packets get, when an intervention has ended it.
+        refused: Option<UnknownPolicy>,
     },
     /// Reverse to forward: is there still a flow of this directive?
     Doubt {

@@ -380,6 +380,8 @@ impl Node {
                         self.send(own, Message::Shard(shard, input), around);
                     }
                 }
+                // For operators alone.
+                flow::Effect::Intervened(_) => {}
                 flow::Effect::Cut { to: _, cut } => {
                     let message = Message::Decision(decision::Command::Cut(cut));
                     self.send_far(own, message, around);
@@ -408,13 +410,41 @@ impl Node {
         let (mut effects, mut replies) = (Vec::new(), Vec::new());
         drain(&mut self.networks, around, &mut effects, &mut replies);
         self.refused.extend(replies);
-        for network::Effect::Publish(event) in effects {
+        for effect in effects {
+            let event = match effect {
+                network::Effect::Publish(event) => event,
+                network::Effect::LookAtDrains(drains) => {
+                    self.look_at_drains(drains, around);
+                    continue;
+                }
+            };
             self.catalog.evolve(&event);
             let command = decision::Command::Configure(event);
             self.send(Party::Networks, Message::Decision(command), around);
             for input in self.shard_inputs() {
                 for shard in 0..self.setup.shards {
                     self.send(Party::Networks, Message::Shard(shard, input.clone()), around);
+                }
+            }
+        }
+    }
+
+    /// Closes the flows of targets that have drained for long enough, and tells which have none.
+    fn look_at_drains(&mut self, drains: Vec<network::Draining>, around: &mut Around) {
+        for draining in drains {
+            let target = draining.target;
+            let serves = |slot: &Driver<Slot>| {
+                let mut tallies = slot.machine().tallies_by_target();
+                tallies.any(|(id, tally)| id == target && tally.flows > 0)
+            };
+            if !self.slots.iter().any(serves) {
+                let command = network::Command::TargetEmpty(target);
+                self.send(Party::Networks, Message::Networks(command), around);
+            } else if draining.overdue {
+                for number in 0..self.setup.slots {
+                    let command = flow::Command::CloseTarget(target);
+                    let message = Message::Slot(SlotId(number), command);
+                    self.send(Party::Networks, message, around);
                 }
             }
         }

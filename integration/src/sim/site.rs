@@ -9,7 +9,7 @@ use penstock_actors::network::spec::{
 use penstock_dataplane::nic::PortIndex;
 use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::network::{Attachment, EndpointPort};
-use penstock_event_schema::requirement::{AnycastPolicy, IdleLimits, UnknownPolicy};
+use penstock_event_schema::requirement::{AnycastPolicy, FlowLimits, IdleLimits, UnknownPolicy};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The port of the clients' network.
@@ -202,10 +202,11 @@ impl Site {
                     address: HostId::Server(n).address(ipv6),
                     port,
                     weight: 1,
+                    draining: false,
                 });
             }
         }
-        TargetSetSpec { network: "servers".into(), targets }
+        TargetSetSpec { network: "servers".into(), targets, health: None, drain_ms: None }
     }
 
     /// The requirement of a service, by its name.
@@ -239,6 +240,8 @@ impl Site {
             unknown: self.unknown,
             dscp: self.dscp.filter(|_| chain),
             mss_max: self.mss_max.filter(|_| chain),
+            interventions: Vec::new(),
+            limits: FlowLimits::default(),
         }
     }
 }

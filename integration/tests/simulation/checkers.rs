@@ -80,6 +80,7 @@ fn opened(directive: &Arc<Directive>) -> FlowEvent {
         excluded: Vec::new(),
         trackers: Trackers { forward: vec!["node-1".into()], reverse: vec!["node-1".into()] },
         unknown: UnknownPolicy::Reset,
+        interventions: Vec::new(),
         tenant: String::new(),
         partition: String::new(),
     })

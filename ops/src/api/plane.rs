@@ -94,6 +94,11 @@ pub struct LiveTarget {
     pub flows: u64,
     /// Flows opened since the node started.
     pub flows_opened: u64,
+    /// What becomes of new flows there: `unprobed` or `healthy` when it gets them, `unhealthy`,
+    /// `unknown` (no probe has said anything yet) or `draining` when not.
+    pub standing: String,
+    /// What the probe said that made it so; empty without one.
+    pub said: String,
 }
 
 /// What became of a resource.
@@ -289,10 +294,14 @@ pub struct NodeStatus {
     pub opening_us: Vec<(String, f64)>,
     /// First packets that got no directive since the start, by reason.
     pub refusals: Vec<(String, u64)>,
+    /// Interventions since the start, by what they did.
+    pub interventions: Vec<(String, u64)>,
     /// Its ports.
     pub ports: Vec<PortStatus>,
     /// Its shards.
     pub shards: Vec<ShardStatus>,
+    /// Targets that are probed or drain.
+    pub targets: Vec<TargetStatus>,
     /// Its journal.
     pub journal: JournalStatus,
 }
@@ -355,6 +364,18 @@ pub struct PoolStatus {
     pub used: u64,
     /// The most that are in use at one address toward one end.
     pub busiest: u64,
+}
+
+/// How a target is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// The name of its set.
+    pub target_set: String,
+    /// Its name.
+    pub target: String,
+    /// Whether it gets new flows.
+    pub taking: bool,
 }
 
 /// How a port is.

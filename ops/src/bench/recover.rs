@@ -300,12 +300,13 @@ fn events(flow: u32) -> [(FlowKey, FlowEvent); 2] {
         directive: directive.clone(),
         resources: vec![port, Resource::Target(target)],
         choices: vec![
-            Choice::Maglev { generation: Generation(1), hash, target },
+            Choice::Maglev { generation: Generation(1), hash, target, excluded: None },
             Choice::Port { start: address, skipped: 0, taken: address },
         ],
         excluded: Vec::new(),
         trackers,
         unknown: UnknownPolicy::Reset,
+        interventions: Vec::new(),
         tenant: tenant.clone(),
         partition: partition.clone(),
     };

@@ -61,7 +61,7 @@ fn text(story: &Story) -> String {
         row("candidate", format!("{} with {flows} flows{taken}", candidate.target));
     }
     for excluded in &story.excluded {
-        row("excluded", format!("{}, refused by its reverse slot", plain(excluded)));
+        row("excluded", format!("{}, {}", excluded.what, excluded.why));
     }
     for choice in &story.choices {
         row("choice", choice_text(choice));
@@ -100,16 +100,21 @@ fn choice_text(choice: &Choice) -> String {
             "pool port {}:{} from {}:{} on, {} passed over",
             taken.0, taken.1, start.0, start.1, skipped
         ),
-        Choice::Multicast { generation, copies } => {
+        Choice::Multicast { generation, copies, .. } => {
             format!("{copies} copies, set of generation {generation}")
         }
     }
 }
 
 fn events_text(story: &Story) -> String {
-    let mut rows = table::table(&["time", "event", "record"]);
+    let mut rows = table::table(&["time", "event", "detail", "record"]);
     for event in &story.events {
-        rows.add_row([event.time.clone(), event.kind.clone(), event.record.clone()]);
+        rows.add_row([
+            event.time.clone(),
+            event.kind.clone(),
+            event.detail.clone(),
+            event.record.clone(),
+        ]);
     }
     let mut out = table::text(&rows);
     if story.search_cut_short {

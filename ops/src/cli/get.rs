@@ -39,7 +39,7 @@ pub struct GetOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 #[command(after_help = "\
 Examples:
-  penstock describe targetset web         with the share of each target
+  penstock describe targetset web         with the share and health of each target
   penstock describe decision-node         what it knows of what is in use, and what is late")]
 pub struct DescribeOptions {
     /// networks, targetsets, endpoints, requirements or decision-node.
@@ -168,7 +168,7 @@ fn resources(kinds: &[Kind], output: Output, connection: &Connection) -> Result<
 fn resources_table(kind: Kind, items: &[Value]) -> String {
     let heads: &[&str] = match kind {
         Kind::Network => &["network", "tenant", "port", "generation"],
-        Kind::TargetSet => &["targetset", "network", "targets", "generation"],
+        Kind::TargetSet => &["targetset", "network", "targets", "taking flows", "generation"],
         Kind::Endpoint => &["endpoint", "network", "addresses", "ports", "generation"],
         Kind::Requirement => {
             &["requirement", "match", "transform", "partition", "flows", "generation"]
@@ -182,7 +182,7 @@ fn resources_table(kind: Kind, items: &[Value]) -> String {
             Kind::Network => row.extend([word(&spec["tenant"]), word(&spec["attachment"]["port"])]),
             Kind::TargetSet => {
                 let targets = list(&spec["targets"]).len();
-                row.extend([word(&spec["network"]), targets.to_string()]);
+                row.extend([word(&spec["network"]), targets.to_string(), taking(item)]);
             }
             Kind::Endpoint => {
                 row.extend([
@@ -206,6 +206,17 @@ fn resources_table(kind: Kind, items: &[Value]) -> String {
         rows.add_row(row);
     }
     table::text(&rows)
+}
+
+/// How many targets of a set get new flows.
+fn taking(item: &Value) -> String {
+    let targets = &item["status"]["live"]["targets"];
+    if targets.is_null() {
+        return "-".to_owned();
+    }
+    let is_taking =
+        |target: &&Value| matches!(target["standing"].as_str(), Some("unprobed" | "healthy"));
+    list(targets).iter().filter(is_taking).count().to_string()
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -469,13 +480,20 @@ fn live_text(live: &Live) -> String {
         return out;
     }
     let all: u64 = live.targets.iter().map(|target| target.flows_opened).sum();
-    let mut rows = table::table(&["target", "open", "opened", "share"]);
+    let mut rows = table::table(&["target", "open", "opened", "share", "new flows", "said"]);
     for target in &live.targets {
         let share = match all {
             0 => "-".to_owned(),
             all => format!("{:.1} %", target.flows_opened as f64 * 100.0 / all as f64),
         };
-        rows.add_row([target.name.clone(), count(target.flows), count(target.flows_opened), share]);
+        rows.add_row([
+            target.name.clone(),
+            count(target.flows),
+            count(target.flows_opened),
+            share,
+            target.standing.clone(),
+            target.said.clone(),
+        ]);
     }
     out.push_str(&table::text(&rows));
     out

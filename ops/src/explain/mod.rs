@@ -8,7 +8,7 @@ mod pattern;
 mod story;
 
 pub use pattern::FlowPattern;
-pub use story::{Candidate, EventRow, RequirementRow, Story};
+pub use story::{Candidate, EventRow, Exclusion, RequirementRow, Story};
 
 use penstock_actors::flow::{FlowView, Slot};
 use penstock_actors::journal::search::Search;
@@ -120,7 +120,9 @@ impl Reading<'_> {
                 let directive = match event {
                     FlowEvent::FlowOpened(opened) => opened.directive,
                     FlowEvent::ReverseBound(bound) => bound.directive,
-                    FlowEvent::FlowClosed(_) | FlowEvent::ReverseReleased(_) => {
+                    FlowEvent::FlowIntervened(_)
+                    | FlowEvent::FlowClosed(_)
+                    | FlowEvent::ReverseReleased(_) => {
                         return ControlFlow::Continue(());
                     }
                 };
@@ -142,16 +144,25 @@ impl Reading<'_> {
         is_live: bool,
     ) -> Result<Vec<Told>, JournalError> {
         let mut told: Vec<Told> = Vec::new();
+        let mut more = true;
         self.walk_since(&directive.flow, since, &mut |envelope, event| {
             let is_ours = match &event {
-                FlowEvent::FlowOpened(opened) => opened.directive.id == directive.id,
+                FlowEvent::FlowOpened(opened) => {
+                    let is_ours = opened.directive.id == directive.id;
+                    // Of a live flow nothing follows, unless its requirement may intervene.
+                    more &= !(is_ours && is_live && opened.interventions.is_empty());
+                    is_ours
+                }
+                FlowEvent::FlowIntervened(told_of) => {
+                    !told.is_empty() && told_of.flow == directive.flow
+                }
                 FlowEvent::FlowClosed(closed) => !told.is_empty() && closed.flow == directive.flow,
                 FlowEvent::ReverseBound(_) | FlowEvent::ReverseReleased(_) => false,
             };
             if !is_ours {
                 return ControlFlow::Continue(());
             }
-            let is_last = is_live || matches!(event, FlowEvent::FlowClosed(_));
+            let is_last = !more || matches!(event, FlowEvent::FlowClosed(_));
             told.push(Told { envelope, event });
             if is_last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -173,7 +184,9 @@ impl Reading<'_> {
                 FlowEvent::ReverseReleased(released) => {
                     !told.is_empty() && released.reverse == reverse
                 }
-                FlowEvent::FlowOpened(_) | FlowEvent::FlowClosed(_) => false,
+                FlowEvent::FlowOpened(_)
+                | FlowEvent::FlowIntervened(_)
+                | FlowEvent::FlowClosed(_) => false,
             };
             if !is_ours {
                 return ControlFlow::Continue(());

@@ -21,7 +21,8 @@ pub struct FlowPattern {
 }
 
 impl FlowPattern {
-    /// The keys that it may mean.
+    /// The keys that it may mean, in the order in which they are looked for: packets as they
+    /// arrive; then packets as they leave, which go the other way of a key.
     pub fn keys(&self, catalog: &Catalog) -> Vec<FlowKey> {
         let networks: Vec<NetworkId> = match &self.network {
             Some(name) => match catalog.network_named(name) {
@@ -35,16 +36,23 @@ impl FlowPattern {
             false => [Protocol::TCP, Protocol::UDP, Protocol::ICMP6],
         };
         let protocols = self.protocol.map_or(of_version.to_vec(), |protocol| vec![protocol]);
-        let key = |network, protocol| FlowKey {
+        let key = |network, protocol, source: SocketAddr, destination: SocketAddr| FlowKey {
             network,
             protocol,
-            source: self.source.ip(),
-            source_port: self.source.port(),
-            destination: self.destination.ip(),
-            destination_port: self.destination.port(),
+            source: source.ip(),
+            source_port: source.port(),
+            destination: destination.ip(),
+            destination_port: destination.port(),
         };
-        let of_network = |network| protocols.iter().map(move |protocol| key(network, *protocol));
-        networks.into_iter().flat_map(of_network).collect()
+        let mut keys = Vec::new();
+        for (source, destination) in
+            [(self.source, self.destination), (self.destination, self.source)]
+        {
+            for network in &networks {
+                keys.extend(protocols.iter().map(|of| key(*network, *of, source, destination)));
+            }
+        }
+        keys
     }
 }
 

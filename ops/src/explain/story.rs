@@ -6,10 +6,12 @@ use penstock_actors::network::Catalog;
 use penstock_event_schema::codec::JournalEvent;
 use penstock_event_schema::directive::Directive;
 use penstock_event_schema::event::flow::{
-    Choice, CloseReason, FlowClosed, FlowEvent, FlowOpened, Resource, Trackers,
+    Choice, CloseReason, Excluded, FlowClosed, FlowEvent, FlowOpened, Resource, Trackers,
 };
 use penstock_event_schema::id::TargetId;
+use penstock_event_schema::requirement::{Condition, Intervention};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Everything that is known of a flow; pairs are (forward, reverse).
@@ -29,8 +31,8 @@ pub struct Story {
     /// Targets that were eligible in the choice, with what was counted for them; empty where a
     /// hash chooses.
     pub candidates: Vec<Candidate>,
-    /// What was not eligible: refused before by a reverse slot.
-    pub excluded: Vec<Resource>,
+    /// What was not eligible.
+    pub excluded: Vec<Exclusion>,
     /// Pool ports that were passed over because they were taken.
     pub ports_skipped: u32,
     /// How everything was chosen, as recorded.
@@ -82,6 +84,15 @@ pub struct Candidate {
     pub taken: bool,
 }
 
+/// What was passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exclusion {
+    /// A target's name, or a pool port and the end toward which it is used.
+    pub what: String,
+    /// Which knowledge excluded it.
+    pub why: String,
+}
+
 /// A record of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRow {
@@ -91,6 +102,9 @@ pub struct EventRow {
     pub time: String,
     /// What, with version.
     pub kind: String,
+    /// More of it: which condition of the requirement was met and what was done, why it ended.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
 }
 
 impl Story {
@@ -125,7 +139,7 @@ impl Story {
                 generation: directive.generation.0,
             },
             candidates: candidates(&choices, catalog),
-            excluded: opened.map(|opened| opened.excluded.clone()).unwrap_or_default(),
+            excluded: opened.map(|opened| exclusions(opened, catalog)).unwrap_or_default(),
             ports_skipped: ports_skipped(&choices),
             target: target(&resources, catalog),
             choices,
@@ -133,7 +147,7 @@ impl Story {
             trackers: opened.map(|opened| opened.trackers.clone()),
             replicas: opened.map_or(0, |opened| opened.trackers.forward.len() as u16),
             state: match (&live, closed) {
-                (Some(flow), _) => flow.state.name().into(),
+                (Some(flow), _) => flow.state_name().into(),
                 (None, Some(_)) => "closed".into(),
                 (None, None) => "not opened".into(),
             },
@@ -153,7 +167,22 @@ fn event_row(told: &Told) -> EventRow {
         record: told.envelope.id(),
         time: moment::show(told.envelope.time),
         kind: told.event.kind().to_owned(),
+        detail: match &told.event {
+            FlowEvent::FlowIntervened(told) => detail(&told.intervention),
+            FlowEvent::FlowClosed(told) => format!("{:?}", told.reason).to_lowercase(),
+            _ => String::new(),
+        },
     }
+}
+
+fn detail(Intervention { when, act }: &Intervention) -> String {
+    let when = match when {
+        Condition::BytesOver(bytes) => format!("more than {bytes} bytes"),
+        Condition::AgeOverMs(ms) => format!("older than {ms} ms"),
+        Condition::PacketsPerSecondOver(packets) => format!("more than {packets} packets a second"),
+        Condition::TargetUnhealthy => "its target is unhealthy".into(),
+    };
+    format!("{when}: {}", act.name())
 }
 
 fn name(id: TargetId, catalog: &Catalog) -> String {
@@ -165,7 +194,7 @@ fn name(id: TargetId, catalog: &Catalog) -> String {
 fn target(resources: &[Resource], catalog: &Catalog) -> Option<String> {
     resources.iter().find_map(|resource| match resource {
         Resource::Target(id) => Some(name(*id, catalog)),
-        Resource::Port { .. } => None,
+        Resource::Port { .. } | Resource::Place(_) => None,
     })
 }
 
@@ -175,6 +204,38 @@ fn ports_skipped(choices: &[Choice]) -> u32 {
         _ => 0,
     });
     skipped.sum()
+}
+
+fn exclusions(opened: &FlowOpened, catalog: &Catalog) -> Vec<Exclusion> {
+    const REFUSED: &str = "refused by its reverse slot";
+    let mut rows = Vec::new();
+    let mut row = |what: String, why: &str| rows.push(Exclusion { what, why: why.into() });
+    for choice in &opened.choices {
+        let (Choice::Maglev { excluded, .. }
+        | Choice::LeastConnections { excluded, .. }
+        | Choice::Multicast { excluded, .. }) = choice
+        else {
+            continue;
+        };
+        let Some(Excluded { unhealthy, draining, taken: _ }) = excluded.as_deref() else {
+            continue;
+        };
+        unhealthy.iter().for_each(|id| row(name(*id, catalog), "unhealthy by its probes"));
+        draining.iter().for_each(|id| row(name(*id, catalog), "draining by its target set"));
+    }
+    for resource in &opened.excluded {
+        match resource {
+            Resource::Place(_) => {}
+            Resource::Target(id) => row(name(*id, catalog), REFUSED),
+            Resource::Port { address, port, protocol, toward } => {
+                row(
+                    format!("{protocol} {} toward {toward}", SocketAddr::new(*address, *port)),
+                    REFUSED,
+                );
+            }
+        }
+    }
+    rows
 }
 
 fn candidates(choices: &[Choice], catalog: &Catalog) -> Vec<Candidate> {

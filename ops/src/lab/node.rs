@@ -6,12 +6,12 @@ use super::error::{Error, trying};
 use super::process::Process;
 use super::site::{Finished, Site};
 use super::twin;
-use crate::api::plane::{DirectiveRow, FlowRow, Listing, NodeStatus};
+use crate::api::plane::{DirectiveRow, FlowRow, Listing, Live, LiveTarget, NodeStatus};
 use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -77,7 +77,21 @@ impl Node {
         if self.subject == Subject::Nftables {
             return Ok(String::new());
         }
-        let file = self.resources_path().display().to_string();
+        self.apply_file(&self.resources_path())
+    }
+
+    /// Applies more resources.
+    ///
+    /// # Errors
+    /// When they are refused.
+    pub(crate) fn put(&self, resources: &str) -> Result<String, Error> {
+        let path = self.site.folder().join("more.yaml");
+        fs::write(&path, resources).map_err(trying(path.display().to_string()))?;
+        self.apply_file(&path)
+    }
+
+    fn apply_file(&self, path: &Path) -> Result<String, Error> {
+        let file = path.display().to_string();
         let applied = self.penstock(&["apply", "-f", &file])?;
         if applied.code == Some(0) {
             return Ok(applied.output);
@@ -95,7 +109,7 @@ impl Node {
     fn configuration(&self) -> String {
         format!(
             "name: lab\ndataDirectory: {}\nrunDirectory: {}\nports: [left, right]\n{}",
-            self.site.folder().join("data").display(),
+            self.data_path().display(),
             self.site.folder().join("run").display(),
             self.plan.configuration,
         )
@@ -108,6 +122,11 @@ impl Node {
     /// Where the file with the lab's resources lies.
     pub(crate) fn resources_path(&self) -> PathBuf {
         self.site.folder().join("lab.yaml")
+    }
+
+    /// The node's data folder.
+    pub(crate) fn data_path(&self) -> PathBuf {
+        self.site.folder().join("data")
     }
 
     /// Where the node's log lies.
@@ -237,6 +256,41 @@ impl Node {
     /// When it does not answer.
     pub(crate) fn directives(&self) -> Result<Listing<DirectiveRow>, Error> {
         self.ask("/v1/directives?limit=100000")
+    }
+
+    /// The targets of a set.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) fn targets(&self, set: &str) -> Result<Vec<LiveTarget>, Error> {
+        #[derive(serde::Deserialize)]
+        struct Status {
+            live: Live,
+        }
+        #[derive(serde::Deserialize)]
+        struct Shown {
+            status: Status,
+        }
+        let shown: Shown = self.ask(&format!("/v1/targetsets/{set}"))?;
+        Ok(shown.status.live.targets)
+    }
+
+    /// Sends a body to its API.
+    ///
+    /// # Errors
+    /// When it does not take it.
+    pub(crate) fn post(&self, path: &str, body: &str) -> Result<(), Error> {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "-f", "-m", "10", "-d", body, "--unix-socket"]).arg(self.socket_path());
+        curl.arg(format!("http://node{path}"));
+        let finished = self.site.run(curl, COMMAND_LIMIT)?;
+        match finished.code {
+            Some(0) => Ok(()),
+            _ => Err(Error::Command {
+                command: format!("POST {path}"),
+                output: finished.everything(),
+            }),
+        }
     }
 
     /// Flows opened since its start, by requirement.

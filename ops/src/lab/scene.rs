@@ -8,10 +8,13 @@ use super::process::Process;
 use super::serve::{PORT, Received};
 use super::site::Site;
 use super::topology::{self, CLIENTS};
+use super::traffic::connection::Connection;
 use super::traffic::datagrams::Stream;
 use super::traffic::programs;
 use crate::api::plane::{DirectiveRow, Listing, NodeStatus};
+use penstock_event_schema::directive::Directive;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Who serves in the lab: namespace and the name that it answers with. The router, the node and
@@ -53,7 +56,11 @@ pub(crate) struct Scene {
     pub(crate) checks: Checks,
     /// The figures so far.
     pub(crate) figures: Figures,
-    _servers: Vec<Process>,
+    /// Connections that rows leave open for later ones.
+    pub(crate) open: Vec<Connection>,
+    /// A flow as the client sees it, and its directive.
+    pub(crate) explained: Option<(String, Arc<Directive>)>,
+    servers: Vec<(&'static str, Process)>,
 }
 
 impl Scene {
@@ -69,7 +76,15 @@ impl Scene {
         println!("2. the node: {subject:?}");
         let node = Node::start(site, subject, PLAN)?;
         let (checks, figures) = (Checks::default(), Figures::default());
-        Ok(Scene { site: site.clone(), node, checks, figures, _servers: servers })
+        Ok(Scene {
+            site: site.clone(),
+            node,
+            checks,
+            figures,
+            open: Vec::new(),
+            explained: None,
+            servers,
+        })
     }
 
     /// A namespace by its short name.
@@ -84,6 +99,30 @@ impl Scene {
     pub(crate) fn remember(&mut self) -> Result<(), Error> {
         if self.figures.remembered.is_none() {
             self.figures.remembered = Some((self.node.status()?, self.node.directives()?));
+        }
+        Ok(())
+    }
+
+    /// Stops the server of a host.
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub(crate) fn stop_server(&mut self, host: &str) -> Result<(), Error> {
+        for (_, process) in self.servers.iter_mut().filter(|(at, _)| *at == host) {
+            process.stop()?;
+        }
+        self.servers.retain(|(at, _)| *at != host);
+        Ok(())
+    }
+
+    /// Starts the server of a host again.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn start_server(&mut self, host: &str) -> Result<(), Error> {
+        for serving in SERVING.iter().filter(|(at, _)| *at == host) {
+            self.servers.push(start_server(&self.site, *serving)?);
+            wait_for_server(&self.site, serving.0)?;
         }
         Ok(())
     }
@@ -104,25 +143,35 @@ impl Scene {
 }
 
 /// Starts the servers, and waits until each answers.
-fn start_servers(site: &Site) -> Result<Vec<Process>, Error> {
-    let binary =
-        std::env::current_exe().map_err(super::error::trying("find the penstock binary"))?;
-    let binary = binary.display().to_string();
+fn start_servers(site: &Site) -> Result<Vec<(&'static str, Process)>, Error> {
     let mut processes = Vec::new();
-    for (host, name) in SERVING {
-        let mut command = site.namespace(host).command(&binary);
-        command.args(["lab", "serve", "--name", name]);
-        let log = site.folder().join(format!("{host}.log"));
-        processes.push(site.start(command, &format!("server {name}"), &log)?);
+    for serving in SERVING {
+        processes.push(start_server(site, serving)?);
     }
     for (host, _) in SERVING {
-        let namespace = site.namespace(host);
-        site.wait_for(&format!("the server at {host} listens"), Duration::from_secs(5), || {
-            let address = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), PORT);
-            namespace.enter(|| std::net::TcpStream::connect(address).ok()).ok().flatten().map(drop)
-        })?;
+        wait_for_server(site, host)?;
     }
     Ok(processes)
+}
+
+fn start_server(
+    site: &Site,
+    (host, name): (&'static str, &str),
+) -> Result<(&'static str, Process), Error> {
+    let binary =
+        std::env::current_exe().map_err(super::error::trying("find the penstock binary"))?;
+    let mut command = site.namespace(host).command(&binary.display().to_string());
+    command.args(["lab", "serve", "--name", name]);
+    let log = site.folder().join(format!("{host}.log"));
+    Ok((host, site.start(command, &format!("server {name}"), &log)?))
+}
+
+fn wait_for_server(site: &Site, host: &str) -> Result<(), Error> {
+    let namespace = site.namespace(host);
+    site.wait_for(&format!("the server at {host} listens"), Duration::from_secs(5), || {
+        let address = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), PORT);
+        namespace.enter(|| std::net::TcpStream::connect(address).ok()).ok().flatten().map(drop)
+    })
 }
 
 /// IPv4 and IPv6, for checks that are done for both.

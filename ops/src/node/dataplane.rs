@@ -1,13 +1,14 @@
 //! The actor that owns ports and shards: it follows the objects and the kernel, keeps steering and
 //! shards true to both, and starts a shard again that has died.
 
+use super::kept::Kept;
 use super::steering;
 use super::tier::Place;
 use super::underlay::{Reader, Underlay};
 use super::wiring::Wiring;
 use crate::api::plane::{PortStatus, ShardStatus as ShardRow};
 use crate::config::{AttachMode, NodeConfig, ZeroCopy};
-use penstock_actors::network::Catalog;
+use penstock_actors::network::{Catalog, TargetEnd};
 use penstock_actors::shell::clock::Clock;
 use penstock_dataplane::actor::{
     ShardActor, ShardArguments, ShardMessage, ShardStatus, ThreadOptions, Uplink,
@@ -25,6 +26,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// From one look at the ends of live flows to the next, while ends are kept for them.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a shard may take to answer for a reading.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// So many crashes within [`CRASH_WINDOW`] stop the node.
@@ -39,6 +42,8 @@ pub enum DataplaneMessage {
     Underlay(Box<Underlay>),
     /// These are all objects: after a restart of their host, whose last words may have been lost.
     Catalog(Box<Catalog>),
+    /// Replies of live flows come from these ends.
+    Replies(BTreeSet<TargetEnd>),
     /// A shard wants a neighbour's link address.
     Resolve(PortIndex, IpAddr),
     /// Shards are to forget.
@@ -87,6 +92,8 @@ pub struct DataplaneArguments {
     pub tier: Place,
     /// All objects, as recovered.
     pub catalog: Catalog,
+    /// Where replies of recovered flows come from.
+    pub replies: BTreeSet<TargetEnd>,
     /// The first reading of the kernel.
     pub underlay: Underlay,
     /// For neighbours.
@@ -105,6 +112,9 @@ pub struct DataplaneState {
     wiring: Arc<Wiring>,
     tier: Place,
     catalog: Catalog,
+    kept: Kept,
+    /// Whether [`DataplaneMessage::Replies`] is on its way.
+    looking: bool,
     underlay: Underlay,
     reader: Reader,
     seed: u64,
@@ -128,8 +138,17 @@ impl Actor for Dataplane {
         myself: ActorRef<DataplaneMessage>,
         arguments: DataplaneArguments,
     ) -> Result<DataplaneState, ActorProcessingErr> {
-        let DataplaneArguments { config, clock, wiring, tier, catalog, underlay, reader, seed } =
-            arguments;
+        let DataplaneArguments {
+            config,
+            clock,
+            wiring,
+            tier,
+            catalog,
+            replies,
+            underlay,
+            reader,
+            seed,
+        } = arguments;
         let program = Program::load(program_config(&config))?;
         let mut state = DataplaneState {
             config,
@@ -137,6 +156,8 @@ impl Actor for Dataplane {
             wiring,
             tier,
             catalog,
+            kept: Kept::default(),
+            looking: false,
             underlay,
             reader,
             seed,
@@ -150,6 +171,8 @@ impl Actor for Dataplane {
         };
         state.networks = steering::networks(&state.catalog, &state.config.ports);
         state.owned = steering::owned(&state.catalog, &state.networks);
+        let replies: Vec<TargetEnd> = replies.into_iter().collect();
+        state.keep(&replies, &myself);
         // Tables and sockets are there before the program takes its place: what is ours never
         // reaches the kernel.
         let steering = state.steering();
@@ -168,9 +191,10 @@ impl Actor for Dataplane {
         state: &mut DataplaneState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            DataplaneMessage::Published(event) => state.published(&event),
+            DataplaneMessage::Published(event) => state.published(&event, &myself),
             DataplaneMessage::Underlay(underlay) => state.follow(*underlay)?,
-            DataplaneMessage::Catalog(catalog) => state.replace(*catalog),
+            DataplaneMessage::Catalog(catalog) => state.replace(*catalog, &myself),
+            DataplaneMessage::Replies(live) => state.release(&live, &myself),
             DataplaneMessage::Resolve(port, address) => {
                 if let Some((interface, _)) = state.underlay.ports.get(usize::from(port.0)) {
                     let (reader, interface) = (state.reader.clone(), *interface);
@@ -232,7 +256,8 @@ fn program_config(config: &NodeConfig) -> ProgramConfig {
 impl DataplaneState {
     fn steering(&self) -> penstock_dataplane::nic::af_xdp::Steering {
         let kernel = &self.underlay.addresses;
-        steering::steering(&self.catalog, &self.networks, kernel, self.config.ports.len())
+        let ports = self.config.ports.len();
+        steering::steering(&self.catalog, self.kept.ends(), &self.networks, kernel, ports)
     }
 
     fn shard_config(&self, number: u16) -> ShardConfig {
@@ -311,19 +336,59 @@ impl DataplaneState {
         }
     }
 
-    fn replace(&mut self, catalog: Catalog) {
+    fn replace(&mut self, catalog: Catalog, myself: &ActorRef<DataplaneMessage>) {
+        let before = self.catalog.steering().ends;
         self.catalog = catalog;
+        self.keep(&before, myself);
         self.bring_up_to_date(Vec::new());
     }
 
-    fn published(&mut self, event: &NetworkEvent) {
+    fn published(&mut self, event: &NetworkEvent, myself: &ActorRef<DataplaneMessage>) {
+        if let NetworkEvent::TargetHealthChanged(_) | NetworkEvent::TargetDrained(_) = event {
+            // Packets of what is there are steered as before.
+            return self.catalog.evolve(event);
+        }
+        let before = self.catalog.steering().ends;
         self.catalog.evolve(event);
+        self.keep(&before, myself);
         let gone = match event {
             NetworkEvent::NetworkRemoved(removed) => Some(NetworkId(removed.id)),
             _ => None,
         };
         let gone = gone.map(|id| ShardInput::Invalidate(Invalidation::Network(id)));
         self.bring_up_to_date(gone.into_iter().collect());
+    }
+
+    /// Keeps what is steered `before` and is named by no object now: flows may need it.
+    fn keep(&mut self, before: &[TargetEnd], myself: &ActorRef<DataplaneMessage>) {
+        self.kept.follow(before, &self.catalog.steering().ends, Instant::now());
+        self.look(myself);
+    }
+
+    fn release(&mut self, live: &BTreeSet<TargetEnd>, myself: &ActorRef<DataplaneMessage>) {
+        self.looking = false;
+        if self.kept.release(live, Instant::now()) {
+            self.steer();
+        }
+        self.look(myself);
+    }
+
+    /// Has the ends of live flows told in a while, when there is an end to let go of.
+    fn look(&mut self, myself: &ActorRef<DataplaneMessage>) {
+        if self.kept.is_empty() || std::mem::replace(&mut self.looking, true) {
+            return;
+        }
+        let (wiring, myself) = (self.wiring.clone(), myself.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                if let Some(live) = wiring.reply_ends().await {
+                    // An error means that the dataplane has ended.
+                    let _ = myself.cast(DataplaneMessage::Replies(live));
+                    return;
+                }
+            }
+        });
     }
 
     /// Brings shards and the kernel to what the catalog says now.

@@ -111,7 +111,7 @@ impl Names<'_> {
     fn target(&self, flow: &FlowView) -> Option<String> {
         let id = flow.resources.iter().find_map(|resource| match resource {
             Resource::Target(id) => Some(*id),
-            Resource::Port { .. } => None,
+            Resource::Port { .. } | Resource::Place(_) => None,
         })?;
         let mut targets = self.catalog.target_sets().flat_map(|set| &set.targets);
         let found = targets.find(|target| target.id == id);
@@ -152,7 +152,7 @@ impl Names<'_> {
             target: self.target(flow),
             slot: slot.0,
             replicas: flow.replicas[0] as u16,
-            state: flow.state.name().into(),
+            state: flow.state_name().into(),
             age_ms: now.ms_since(flow.opened),
             idle_ms: now.ms_since(flow.last_seen),
             packets: pair(flow.counters.packets),

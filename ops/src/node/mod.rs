@@ -5,6 +5,7 @@
 //! Supervisor ─┬─ networks (host)      hosts        what is started, and from where it recovers
 //!             ├─ slots    (host)      wiring       which effect goes to whom
 //!             ├─ decision (host)      dataplane    ports, steering, shards
+//!             ├─ Prober               health       whether targets take flows
 //!             └─ Dataplane ── shards  underlay     the kernel's routes and neighbours
 //! ```
 
@@ -13,8 +14,10 @@ mod collection;
 pub mod dataplane;
 pub mod detach;
 pub(crate) mod flows;
+mod health;
 pub(crate) mod hosts;
 pub(crate) mod identity;
+mod kept;
 mod lock;
 pub(crate) mod plane;
 mod steering;

@@ -6,7 +6,8 @@ use super::flows;
 use super::wiring::Wiring;
 use crate::api::plane::{
     Answer, DecisionNodeStatus, DirectiveRow, FieldRefusal, FlowFilter, FlowRow, Invalidate,
-    JournalStatus, Listing, Live, LiveTarget, NodeStatus, Outcome, Plane, Stored, Unavailable,
+    JournalStatus, Listing, Live, LiveTarget, NodeStatus, Outcome, Plane, Stored, TargetStatus,
+    Unavailable,
 };
 use crate::config::NodeConfig;
 use crate::explain::{self, FlowPattern, Story};
@@ -14,7 +15,7 @@ use crate::resource::{Kind, Resource};
 use penstock_actors::flow::Stages;
 use penstock_actors::journal::embedded::EmbeddedJournal;
 use penstock_actors::machine::{Context, Machine};
-use penstock_actors::network::{Catalog, Command, Networks, Refusal};
+use penstock_actors::network::{Catalog, Command, Networks, Refusal, Standing};
 use penstock_actors::replay::Until;
 use penstock_actors::shell::clock::Clock;
 use penstock_actors::shell::host::{Denied, HostRef};
@@ -22,6 +23,7 @@ use penstock_dataplane::shard::Invalidation;
 use penstock_dataplane::shard::ShardCounters;
 use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::id::Time;
+use penstock_event_schema::requirement::Action;
 use ractor::ActorRef;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,6 +142,8 @@ pub(crate) fn stored(catalog: &Catalog, live: &flows::LiveCounts, kind: Kind) ->
                         name: target.name.clone(),
                         flows: counts.flows,
                         flows_opened: counts.opened,
+                        standing: catalog.standing(set, target).name().into(),
+                        said: catalog.health_of(target.id).map_or("", |h| &h.reason).into(),
                     }
                 });
                 let targets: Vec<LiveTarget> = targets.collect();
@@ -164,6 +168,19 @@ pub(crate) fn stored(catalog: &Catalog, live: &flows::LiveCounts, kind: Kind) ->
     };
     rows.sort_by(|one, other| one.resource.name.cmp(&other.resource.name));
     rows
+}
+
+/// Targets of which there is more to say than that they are there.
+fn target_rows(catalog: &Catalog) -> Vec<TargetStatus> {
+    let sets = catalog.target_sets();
+    let all = sets.flat_map(|set| set.targets.iter().map(move |target| (set, target)));
+    let rows = all.filter_map(|(set, target)| {
+        let standing = catalog.standing(set, target);
+        let (target_set, target) = (set.name.clone(), target.name.clone());
+        let row = TargetStatus { target_set, target, taking: standing.is_taking() };
+        (standing != Standing::Unprobed).then_some(row)
+    });
+    rows.collect()
 }
 
 fn generation(catalog: &Catalog, kind: Kind, name: &str) -> Option<u32> {
@@ -292,10 +309,13 @@ impl Plane for NodePlane {
         let _ = self.call(DataplaneMessage::Settle).await?;
         let dataplane: DataplaneStatus = self.call(DataplaneMessage::Status).await?;
         let live = self.live().await?;
+        let targets = target_rows(&self.catalog().await?);
         let now = self.clock.now();
         let refusals = RefusalReason::ALL
             .into_iter()
             .map(|reason| (reason.name().to_owned(), self.wiring.refusals(reason)));
+        let interventions =
+            Action::ALL.map(|act| (act.name().to_owned(), self.wiring.interventions(act)));
         let (accepted, durable) = self.journal.written_and_durable();
         Ok(NodeStatus {
             name: self.config.name.clone(),
@@ -310,8 +330,10 @@ impl Plane for NodePlane {
             flows_closed: live.closed,
             opening_us: opening_us(&live.stages, &dataplane),
             refusals: refusals.collect(),
+            interventions: interventions.to_vec(),
             ports: dataplane.port_rows(&self.config),
             shards: dataplane.shard_rows(),
+            targets,
             journal: JournalStatus { kind: "embedded".into(), accepted, durable },
         })
     }

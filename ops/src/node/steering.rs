@@ -1,7 +1,7 @@
 //! From what the objects and the kernel say to what the XDP programs and shards are told: networks
 //! become the ports that they hang on.
 
-use penstock_actors::network::Catalog;
+use penstock_actors::network::{Catalog, TargetEnd as NetworkEnd};
 use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::nic::af_xdp::{Rule, Steering, TargetEnd, Verdict};
 use penstock_event_schema::id::NetworkId;
@@ -27,9 +27,10 @@ pub fn owned(catalog: &Catalog, networks: &[(NetworkId, PortIndex)]) -> Vec<(Por
 }
 
 /// What the XDP programs are told. `kernel` are the addresses of this kernel, which keeps them at
-/// every port, whatever the objects say.
+/// every port, whatever the objects say; `kept` are ends that flows still need.
 pub fn steering(
     catalog: &Catalog,
+    kept: impl Iterator<Item = NetworkEnd>,
     networks: &[(NetworkId, PortIndex)],
     kernel: &BTreeSet<IpAddr>,
     ports: usize,
@@ -53,7 +54,7 @@ pub fn steering(
             steering.rules.insert((port, Rule { sources, destinations, protocols }));
         }
     }
-    for end in objects.ends {
+    for end in objects.ends.into_iter().chain(kept) {
         if let Some(port) = port(networks, end.network) {
             let (address, protocol) = (end.address, end.protocol.0);
             let (first, last) = (end.first, end.last);
@@ -125,7 +126,7 @@ mod tests {
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
         // One of the kernel's addresses is a service address too: the kernel has it.
         let kernel = BTreeSet::from([address("10.0.0.1"), address("10.90.0.80")]);
-        let steering = steering(&catalog, &networks, &kernel, 2);
+        let steering = steering(&catalog, std::iter::empty(), &networks, &kernel, 2);
         let addresses: Vec<_> =
             steering.addresses.iter().map(|(key, value)| (*key, *value)).collect();
         assert_eq!(

@@ -2,9 +2,11 @@
 //! what goes on dying stops the node, with the reason.
 
 use super::dataplane::{Dataplane, DataplaneArguments, DataplaneMessage};
+use super::health::Prober;
 use super::hosts::{Hosts, first_cut};
 use super::underlay::{self, Reader, Underlay};
 use crate::config::NodeConfig;
+use penstock_actors::network::Catalog;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
 };
@@ -52,6 +54,7 @@ pub struct SupervisorState {
     dataplane: ActorRef<DataplaneMessage>,
     networks: ActorId,
     slots: ActorId,
+    prober: ActorId,
     crashes: Vec<Instant>,
     fatal: mpsc::Sender<String>,
     stopping: bool,
@@ -80,12 +83,15 @@ impl Actor for Supervisor {
             wiring: hosts.wiring.clone(),
             tier: hosts.tier.clone(),
             catalog: catalog.clone(),
+            replies: hosts.wiring.reply_ends().await.ok_or("the slots ended while they started")?,
             underlay: underlay.clone(),
             reader: reader.clone(),
             seed: hosts.seed,
         };
-        let (dataplane, _) = Dataplane::spawn_linked(None, Dataplane, arguments, cell).await?;
+        let (dataplane, _) =
+            Dataplane::spawn_linked(None, Dataplane, arguments, cell.clone()).await?;
         hosts.wiring.set_dataplane(dataplane.clone());
+        let prober = start_prober(&hosts, catalog, cell).await?;
         let follower = dataplane.clone();
         tokio::spawn(underlay::follow(reader, changes, underlay.clone(), move |_, next| {
             follower.cast(DataplaneMessage::Underlay(Box::new(next.clone()))).is_ok()
@@ -96,6 +102,7 @@ impl Actor for Supervisor {
             slots: id(hosts.wiring.slots().map(|host| host.actor().get_id()))?,
             hosts,
             dataplane,
+            prober,
             crashes: Vec::new(),
             fatal,
             stopping: false,
@@ -142,6 +149,18 @@ impl Actor for Supervisor {
     }
 }
 
+async fn start_prober(
+    hosts: &Hosts,
+    catalog: Catalog,
+    me: ActorCell,
+) -> Result<ActorId, ractor::SpawnErr> {
+    let arguments = (hosts.wiring.clone(), catalog);
+    let (prober, _) = Prober::spawn_linked(None, Prober, arguments, me).await?;
+    let id = prober.get_id();
+    hosts.wiring.set_prober(prober);
+    Ok(id)
+}
+
 impl SupervisorState {
     /// Starts what has died again, from the journal. Says why when the node cannot go on.
     async fn restart(&mut self, died: &ActorCell, why: &str, me: ActorCell) -> Result<(), String> {
@@ -149,7 +168,7 @@ impl SupervisorState {
         if id == self.dataplane.get_id() {
             return Err(format!("the dataplane has stopped: {why}"));
         }
-        let known = [Some(self.networks), Some(self.slots), self.decision()];
+        let known = [Some(self.networks), Some(self.slots), Some(self.prober), self.decision()];
         if !known.contains(&Some(id)) {
             // One that was replaced on purpose.
             return Ok(());
@@ -167,36 +186,50 @@ impl SupervisorState {
             |error: super::hosts::StartError| format!("a host cannot be recovered: {error}");
         if id == self.networks {
             let addresses = self.hosts.wiring.kernel_addresses();
-            let catalog = self.hosts.networks(addresses, me).await.map_err(failed)?;
-            self.hosts.wiring.publish_all(&catalog);
+            self.hosts.networks(addresses, me.clone()).await.map_err(failed)?;
             self.networks = self.hosts.wiring.networks().map_or(id, |host| host.actor().get_id());
+            // It may have missed that an object was removed.
+            self.restart_decision(me).await?;
         } else if id == self.slots {
             self.hosts.slots(me.clone()).await.map_err(failed)?;
             self.slots = self.hosts.wiring.slots().map_or(id, |host| host.actor().get_id());
             // What was being opened is forgotten with it: the decision node starts anew from
             // what the recovered flows hold, and waits for no cut.
-            if let Some(decision) = self.hosts.wiring.decision() {
-                decision.stop();
-                let _ = decision.actor().wait(Some(STOP_PATIENCE)).await;
-            }
-            self.start_decision(me).await?;
+            self.restart_decision(me).await?;
         } else if Some(id) == self.decision() {
             self.start_decision(me).await?;
+        } else if id == self.prober {
+            let catalog = self.catalog().await?;
+            let started = start_prober(&self.hosts, catalog, me).await;
+            self.prober =
+                started.map_err(|error| format!("the prober cannot be started: {error}"))?;
         }
         Ok(())
+    }
+
+    async fn catalog(&self) -> Result<Catalog, String> {
+        let networks = self.hosts.wiring.networks().ok_or("the networks have stopped")?;
+        let catalog = networks.read(|all| all.next().map(|m| m.catalog().clone())).await;
+        catalog.flatten().ok_or_else(|| "the networks have stopped".into())
     }
 
     fn decision(&self) -> Option<ActorId> {
         self.hosts.wiring.decision().map(|host| host.actor().get_id())
     }
 
+    async fn restart_decision(&self, me: ActorCell) -> Result<(), String> {
+        if let Some(decision) = self.hosts.wiring.decision() {
+            decision.stop();
+            let _ = decision.actor().wait(Some(STOP_PATIENCE)).await;
+        }
+        self.start_decision(me).await
+    }
+
     /// Starts the decision host from what the objects and the live flows say. The one before has
     /// ended: what it decided came into the slots' mailbox before the question for their cuts.
     async fn start_decision(&self, me: ActorCell) -> Result<(), String> {
         let wiring = &self.hosts.wiring;
-        let networks = wiring.networks().ok_or("the networks have stopped")?;
-        let catalog = networks.read(|all| all.next().map(|m| m.catalog().clone())).await;
-        let catalog = catalog.flatten().ok_or("the networks have stopped")?;
+        let catalog = self.catalog().await?;
         let slots = wiring.slots().ok_or("the slots have stopped")?;
         let cuts = slots.read(|slots| slots.map(first_cut).collect()).await;
         let cuts = cuts.ok_or("the slots have stopped")?;

@@ -6,21 +6,25 @@
 //! the supervisor says all objects anew.
 
 use super::dataplane::DataplaneMessage;
+use super::health::ProberMessage;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use penstock_actors::decision::{self, Decision};
 use penstock_actors::flow::{self, Slot};
-use penstock_actors::network::{self, Catalog, Networks};
+use penstock_actors::network::{self, Catalog, Draining, Networks, Probed, TargetEnd};
 use penstock_actors::seam::Outlet;
 use penstock_actors::shell::host::HostRef;
 use penstock_dataplane::actor::{ShardMessage, Uplink};
 use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::shard::{Invalidation, ShardInput};
-use penstock_event_schema::event::flow::RefusalReason;
+use penstock_event_schema::event::flow::{FlowIntervened, RefusalReason};
+use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
-use penstock_event_schema::id::{ShardId, SlotId};
+use penstock_event_schema::id::{ShardId, SlotId, TargetId};
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::tracker::{DirectiveReply, DirectiveRequest};
+use penstock_event_schema::requirement::{Action, Intervention};
 use ractor::ActorRef;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,9 +39,11 @@ pub struct Wiring {
     slots: ArcSwapOption<HostRef<Slot>>,
     decision: ArcSwapOption<HostRef<Decision>>,
     dataplane: ArcSwapOption<ActorRef<DataplaneMessage>>,
+    prober: ArcSwapOption<ActorRef<ProberMessage>>,
     shards: ArcSwap<Vec<ActorRef<ShardMessage>>>,
     kernel_addresses: ArcSwap<Vec<IpAddr>>,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
+    interventions: [AtomicU64; Action::ALL.len()],
 }
 
 impl Wiring {
@@ -49,9 +55,11 @@ impl Wiring {
             slots: ArcSwapOption::empty(),
             decision: ArcSwapOption::empty(),
             dataplane: ArcSwapOption::empty(),
+            prober: ArcSwapOption::empty(),
             shards: ArcSwap::default(),
             kernel_addresses: ArcSwap::default(),
             refusals: Default::default(),
+            interventions: Default::default(),
         })
     }
 
@@ -90,6 +98,11 @@ impl Wiring {
         self.dataplane.store(Some(Arc::new(actor)));
     }
 
+    /// Says where the prober is.
+    pub fn set_prober(&self, actor: ActorRef<ProberMessage>) {
+        self.prober.store(Some(Arc::new(actor)));
+    }
+
     /// Says where the shards are, by number.
     pub fn set_shards(&self, shards: Vec<ActorRef<ShardMessage>>) {
         self.shards.store(Arc::new(shards));
@@ -116,13 +129,87 @@ impl Wiring {
         let events = catalog.snapshot().into_iter();
         self.to_decision(events.map(|e| (ONLY, decision::Command::Configure(e))).collect());
         self.to_dataplane(DataplaneMessage::Catalog(Box::new(catalog.clone())));
+        self.to_prober(ProberMessage::Catalog(Box::new(catalog.clone())));
+        // Who opened while a target was failing may have missed it.
+        for event in catalog.snapshot() {
+            if let NetworkEvent::TargetHealthChanged(changed) = event
+                && !changed.healthy
+            {
+                self.target_failed(changed.target);
+            }
+        }
+    }
+
+    fn target_failed(&self, target: TargetId) {
+        let failed = |slot| (u32::from(slot), flow::Command::TargetFailed(target));
+        self.to_slots((0..self.hash.slots()).map(failed).collect());
+    }
+
+    /// Says a change of an object to everybody who follows them.
+    fn publish(&self, event: NetworkEvent) {
+        if let NetworkEvent::TargetHealthChanged(changed) = &event {
+            let (name, reason) = (&changed.name, &changed.reason);
+            tracing::info!(%name, healthy = changed.healthy, reason, "a target's health has changed");
+        }
+        self.to_decision(vec![(ONLY, decision::Command::Configure(event.clone()))]);
+        if let NetworkEvent::TargetHealthChanged(changed) = &event
+            && !changed.healthy
+        {
+            // Behind the decision: what it has chosen so far is on its way to the slots.
+            self.target_failed(changed.target);
+        }
+        self.to_prober(ProberMessage::Published(event.clone()));
+        self.to_dataplane(DataplaneMessage::Published(event));
+    }
+
+    /// Tells the objects' machine what a probe has found.
+    pub fn probed(&self, probed: Probed) {
+        self.to_networks(network::Command::Probed(probed));
+    }
+
+    /// Where replies of live flows come from, see [`Slot::reply_ends`]; none when the slots have
+    /// ended.
+    pub async fn reply_ends(&self) -> Option<BTreeSet<TargetEnd>> {
+        let ends = self.slots()?;
+        ends.read_uncommitted(|slots| slots.flat_map(Slot::reply_ends).collect()).await
+    }
+
+    /// Has the flows closed of targets that have drained for long enough, and tells which have
+    /// none left.
+    async fn look_at_drains(&self, drains: Vec<Draining>) {
+        let Some(slots) = self.slots() else { return };
+        let count = self.hash.slots();
+        let serving = slots.read_uncommitted(|slots| {
+            let tallies = slots.flat_map(Slot::tallies_by_target);
+            let serving = tallies.filter(|(_, tally)| tally.flows > 0).map(|(id, _)| id);
+            serving.collect::<BTreeSet<TargetId>>()
+        });
+        let Some(serving) = serving.await else { return };
+        for draining in drains {
+            let target = draining.target;
+            if !serving.contains(&target) {
+                self.to_networks(network::Command::TargetEmpty(target));
+            } else if draining.overdue {
+                let close = |slot| (u32::from(slot), flow::Command::CloseTarget(target));
+                self.to_slots((0..count).map(close).collect());
+            }
+        }
     }
 
     /// Tells the objects' machine which addresses are the kernel's.
     pub fn node_addresses(&self, addresses: Vec<IpAddr>) {
-        if let Some(networks) = self.networks() {
-            networks.send(vec![(ONLY, network::Command::NodeAddresses(addresses))]);
-        }
+        self.to_networks(network::Command::NodeAddresses(addresses));
+    }
+
+    /// Interventions since the start that did this.
+    pub fn interventions(&self, act: Action) -> u64 {
+        self.interventions[act as usize].load(Ordering::Relaxed)
+    }
+
+    fn intervened(&self, event: &FlowIntervened) {
+        let FlowIntervened { flow, intervention: Intervention { when, act }, .. } = event;
+        self.interventions[*act as usize].fetch_add(1, Ordering::Relaxed);
+        tracing::info!(%flow, ?when, act = act.name(), "a requirement intervened");
     }
 
     /// First packets that were refused for `reason` since the start.
@@ -152,6 +239,18 @@ impl Wiring {
             && !commands.is_empty()
         {
             decision.send(commands);
+        }
+    }
+
+    fn to_networks(&self, command: network::Command) {
+        if let Some(networks) = self.networks() {
+            networks.send(vec![(ONLY, command)]);
+        }
+    }
+
+    fn to_prober(&self, message: ProberMessage) {
+        if let Some(prober) = self.prober.load().as_deref() {
+            let _ = prober.cast(message);
         }
     }
 
@@ -223,6 +322,7 @@ impl Outlet<Slot> for SlotOutlet {
                         inputs.push(ShardInput::Invalidate(what));
                     }
                 }
+                flow::Effect::Intervened(event) => self.0.intervened(&event),
                 flow::Effect::Cut { to: _, cut } => {
                     decision.push((ONLY, decision::Command::Cut(cut)));
                 }
@@ -269,10 +369,10 @@ impl Outlet<Networks> for NetworkOutlet {
     fn deliver(&mut self, effects: &mut Vec<(u32, network::Effect)>) {
         for (_, effect) in effects.drain(..) {
             match effect {
-                network::Effect::Publish(event) => {
-                    let configure = decision::Command::Configure(event.clone());
-                    self.0.to_decision(vec![(ONLY, configure)]);
-                    self.0.to_dataplane(DataplaneMessage::Published(event));
+                network::Effect::Publish(event) => self.0.publish(event),
+                network::Effect::LookAtDrains(drains) => {
+                    let wiring = self.0.clone();
+                    tokio::spawn(async move { wiring.look_at_drains(drains).await });
                 }
             }
         }

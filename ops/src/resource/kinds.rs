@@ -1,18 +1,24 @@
 //! How each kind is read from its document.
 
 use super::decode::{Field, Fields};
-use super::node::Node;
+use super::node::{Node, Scalar, Value};
 use super::problem::{Problems, did_you_mean, one_of};
 use super::spec::{
     EndpointSpec, MatchSpec, NetworkSpec, RequirementSpec, TargetSetSpec, TargetSpec, TransformSpec,
 };
 use super::{API_VERSION, Kind, Resource, Spec};
 use penstock_event_schema::flow::Protocol;
-use penstock_event_schema::network::{Attachment, EndpointPort};
-use penstock_event_schema::requirement::{AnycastPolicy, IdleLimits, UnknownPolicy};
+use penstock_event_schema::network::{AllUnhealthy, Attachment, EndpointPort, HealthCheck, Probe};
+use penstock_event_schema::requirement::{
+    Action, AnycastPolicy, Condition, FlowLimits, IdleLimits, Intervention, UnknownPolicy,
+};
 
 /// Ports that a pool uses when none are asked for: the dynamic range of RFC 6335, section 6.
 const POOL_PORTS: (u16, u16) = (49_152, 65_535);
+
+/// The longest that flows may be let stay at a target that drains: a day. Who wants more leaves
+/// the bound out.
+const DRAIN_MS_MAX: u64 = 86_400_000;
 
 /// Interface names have at most 15 bytes (`IFNAMSIZ` in `linux/if.h`, less the final zero).
 const INTERFACE_NAME_BYTES_MAX: usize = 15;
@@ -219,7 +225,106 @@ fn target_set(spec: &mut Fields<'_>, problems: &mut Problems) -> Option<TargetSe
         once(&names, problems, |name| format!("target `{name}`"))?;
         Some(list.into_iter().map(|(_, target)| target).collect())
     });
-    Some(TargetSetSpec { network: network?, targets: targets? })
+    let health = match spec.optional("health") {
+        Some(field) => health(&field, problems).map(Some),
+        None => Some(None),
+    };
+    let drain_ms = whole(spec.optional("drainMs"), 0, DRAIN_MS_MAX, problems);
+    Some(TargetSetSpec {
+        network: network?,
+        targets: targets?,
+        health: health?,
+        drain_ms: drain_ms?.map(|ms| ms as u32),
+    })
+}
+
+/// How targets are probed; what is left out is as in many products of this kind.
+fn health(field: &Field<'_>, problems: &mut Problems) -> Option<HealthCheck> {
+    let mut fields = field.fields(problems)?;
+    let probe = fields.required("probe", "probe: {tcp: {}}", problems);
+    let probe = probe.and_then(|field| probe_of(&field, problems));
+    let mut number = |name, low, high, default| match fields.optional(name) {
+        Some(field) => field.integer(low, high, problems),
+        None => Some(default),
+    };
+    let interval_ms = number("intervalMs", 100, 3_600_000, 5_000);
+    let timeout_ms = number("timeoutMs", 1, 3_600_000, interval_ms.unwrap_or(2_000).min(2_000));
+    let rise = number("rise", 1, 1_000, 2);
+    let fall = number("fall", 1, 1_000, 3);
+    let policies = [("refuse", AllUnhealthy::Refuse), ("any", AllUnhealthy::Any)];
+    let when_all_unhealthy = match fields.optional("whenAllUnhealthy") {
+        Some(field) => field.choice(&policies, problems),
+        None => Some(AllUnhealthy::default()),
+    };
+    fields.finish(problems);
+    Some(HealthCheck {
+        probe: probe?,
+        interval_ms: interval_ms? as u32,
+        timeout_ms: timeout_ms? as u32,
+        rise: rise? as u16,
+        fall: fall? as u16,
+        when_all_unhealthy: when_all_unhealthy?,
+    })
+}
+
+/// One kind of probe, whose key says which.
+fn probe_of(field: &Field<'_>, problems: &mut Problems) -> Option<Probe> {
+    let mut fields = field.fields(problems)?;
+    let probe = match (fields.optional("tcp"), fields.optional("http")) {
+        (Some(tcp), None) => tcp.fields(problems).and_then(|mut tcp| {
+            let port = probe_port(&mut tcp, problems);
+            tcp.finish(problems);
+            Some(Probe::Tcp { port: port? })
+        }),
+        (None, Some(http)) => http.fields(problems).and_then(|mut http| {
+            let port = probe_port(&mut http, problems);
+            let mut text = |name, default: &str| match http.optional(name) {
+                Some(field) => field.text(problems).map(str::to_owned),
+                None => Some(default.to_owned()),
+            };
+            let (path, host) = (text("path", "/"), text("host", ""));
+            let expect = match http.optional("expect") {
+                Some(field) => statuses(&field, problems),
+                None => Some((200, 399)),
+            };
+            http.finish(problems);
+            Some(Probe::Http { port: port?, path: path?, host: host?, expect: expect? })
+        }),
+        _ => {
+            let fix = "write `tcp: {}` or `http: {path: /}`";
+            fields.wrong(problems, "must hold one kind of probe", fix);
+            None
+        }
+    };
+    fields.finish(problems);
+    probe
+}
+
+/// A port of its own for probes; 0, the target's, when none is asked for.
+fn probe_port(fields: &mut Fields<'_>, problems: &mut Problems) -> Option<u16> {
+    match fields.optional("port") {
+        Some(port) => port.port(problems),
+        None => Some(0),
+    }
+}
+
+/// Statuses of HTTP as `FIRST-LAST`, or one status.
+fn statuses(field: &Field<'_>, problems: &mut Problems) -> Option<(u16, u16)> {
+    if let Value::Scalar(Scalar::Number(_)) = field.node.value {
+        return field.integer(100, 599, problems).map(|status| (status as u16, status as u16));
+    }
+    let text = field.text(problems)?;
+    let range = text
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    match range {
+        Some((first, last)) if 100 <= first && first <= last && last <= 599 => Some((first, last)),
+        _ => {
+            let fix = "write FIRST-LAST, each from 100 to 599, for example 200-399";
+            field.wrong(problems, format!("`{text}` is no range of statuses"), fix);
+            None
+        }
+    }
 }
 
 fn target(field: &Field<'_>, problems: &mut Problems) -> Option<TargetSpec> {
@@ -235,8 +340,18 @@ fn target(field: &Field<'_>, problems: &mut Problems) -> Option<TargetSpec> {
         Some(weight) => weight.integer(1, 65_535, problems),
         None => Some(1),
     };
+    let draining = match fields.optional("draining") {
+        Some(draining) => draining.boolean(problems),
+        None => Some(false),
+    };
     fields.finish(problems);
-    Some(TargetSpec { name: name?, address: address?, port: port? as u16, weight: weight? as u16 })
+    Some(TargetSpec {
+        name: name?,
+        address: address?,
+        port: port? as u16,
+        weight: weight? as u16,
+        draining: draining?,
+    })
 }
 
 fn requirement(spec: &mut Fields<'_>, problems: &mut Problems) -> Option<RequirementSpec> {
@@ -261,6 +376,14 @@ fn requirement(spec: &mut Fields<'_>, problems: &mut Problems) -> Option<Require
     let dscp = whole(spec.optional("dscp"), 0, 63, problems);
     // 536 bytes is what every IPv4 host must take (RFC 9293, 3.7.1); less serves nobody.
     let mss_max = whole(spec.optional("mssMax"), 536, 65_495, problems);
+    let interventions = match spec.optional("interventions") {
+        Some(field) => field.list(problems, intervention),
+        None => Some(Vec::new()),
+    };
+    let limits = match spec.optional("limits") {
+        Some(field) => limits(&field, problems),
+        None => Some(FlowLimits::default()),
+    };
     Some(RequirementSpec {
         partition: partition?,
         matching: matching?,
@@ -269,6 +392,8 @@ fn requirement(spec: &mut Fields<'_>, problems: &mut Problems) -> Option<Require
         unknown: unknown?,
         dscp: dscp?.map(|dscp| dscp as u8),
         mss_max: mss_max?.map(|mss| mss as u16),
+        interventions: interventions?,
+        limits: limits?,
     })
 }
 
@@ -411,6 +536,57 @@ fn multicast_of(field: &Field<'_>, problems: &mut Problems) -> Option<TransformS
     };
     fields.finish(problems);
     Some(TransformSpec::Multicast { target_set: target_set?, copies_max: copies_max? as u16 })
+}
+
+fn intervention(field: &Field<'_>, problems: &mut Problems) -> Option<Intervention> {
+    let mut fields = field.fields(problems)?;
+    let when = fields.required("when", "when: {bytesOver: 1000000}", problems);
+    let when = when.and_then(|field| condition(&field, problems));
+    let act = fields.required("do", "do: reset", problems);
+    let actions = [("drop", Action::Drop), ("reset", Action::Reset), ("notify", Action::Notify)];
+    let act = act.and_then(|field| field.choice(&actions, problems));
+    fields.finish(problems);
+    Some(Intervention { when: when?, act: act? })
+}
+
+fn condition(field: &Field<'_>, problems: &mut Problems) -> Option<Condition> {
+    let mut fields = field.fields(problems)?;
+    let mut found = Vec::new();
+    let mut number = |name, high, condition: fn(u64) -> Condition| {
+        if let Some(field) = fields.optional(name) {
+            found.push(field.integer(1, high, problems).map(condition));
+        }
+    };
+    number("bytesOver", u64::MAX >> 1, Condition::BytesOver);
+    number("ageOverMs", 365 * 86_400_000, Condition::AgeOverMs);
+    number("packetsPerSecondOver", u64::from(u32::MAX), |value| {
+        Condition::PacketsPerSecondOver(value as u32)
+    });
+    if let Some(field) = fields.optional("targetUnhealthy") {
+        let said = field.boolean(problems);
+        if said == Some(false) {
+            field.wrong(problems, "is no condition", "write `true`, or leave it out");
+        }
+        found.push(said.filter(|said| *said).map(|_| Condition::TargetUnhealthy));
+    }
+    if found.len() != 1 {
+        let fix = "write one of `bytesOver`, `ageOverMs`, `packetsPerSecondOver` and \
+                   `targetUnhealthy: true`; more conditions are more interventions";
+        fields.wrong(problems, &format!("names {} conditions", found.len()), fix);
+    }
+    fields.finish(problems);
+    found.into_iter().next()?
+}
+
+fn limits(field: &Field<'_>, problems: &mut Problems) -> Option<FlowLimits> {
+    let mut fields = field.fields(problems)?;
+    let flows = whole(fields.optional("flows"), 1, u64::from(u32::MAX), problems);
+    let new_per_second = whole(fields.optional("newPerSecond"), 1, 1_000_000, problems);
+    fields.finish(problems);
+    Some(FlowLimits {
+        flows: flows?.map(|flows| flows as u32),
+        new_per_second: new_per_second?.map(|flows| flows as u32),
+    })
 }
 
 fn idle(field: &Field<'_>, problems: &mut Problems) -> Option<IdleLimits> {

@@ -6,8 +6,10 @@ use super::spec::{
     EndpointSpec, MatchSpec, NetworkSpec, RequirementSpec, TargetSetSpec, TransformSpec,
 };
 use super::{API_VERSION, Resource, Spec};
-use penstock_event_schema::network::EndpointPort;
-use penstock_event_schema::requirement::{AnycastPolicy, UnknownPolicy};
+use penstock_event_schema::network::{AllUnhealthy, EndpointPort, HealthCheck, Probe};
+use penstock_event_schema::requirement::{
+    AnycastPolicy, Condition, FlowLimits, Intervention, UnknownPolicy,
+};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
@@ -52,15 +54,55 @@ fn target_set(spec: &TargetSetSpec) -> Value {
         .targets
         .iter()
         .map(|target| {
-            json!({
+            let mut value = json!({
                 "name": target.name,
                 "address": target.address,
                 "port": target.port,
                 "weight": target.weight,
-            })
+            });
+            if target.draining {
+                value["draining"] = true.into();
+            }
+            value
         })
         .collect();
-    json!({"network": spec.network, "targets": targets})
+    let mut value = json!({"network": spec.network, "targets": targets});
+    if let Some(check) = &spec.health {
+        value["health"] = health(check);
+    }
+    if let Some(drain_ms) = spec.drain_ms {
+        value["drainMs"] = drain_ms.into();
+    }
+    value
+}
+
+fn health(check: &HealthCheck) -> Value {
+    let mut fields = Map::new();
+    if check.probe.port() != 0 {
+        fields.insert("port".into(), check.probe.port().into());
+    }
+    let probe = match &check.probe {
+        Probe::Tcp { .. } => json!({"tcp": fields}),
+        Probe::Http { path, host, expect: (first, last), .. } => {
+            fields.insert("path".into(), path.as_str().into());
+            if !host.is_empty() {
+                fields.insert("host".into(), host.as_str().into());
+            }
+            fields.insert("expect".into(), format!("{first}-{last}").into());
+            json!({"http": fields})
+        }
+    };
+    json!({
+        "probe": probe,
+        "intervalMs": check.interval_ms,
+        "timeoutMs": check.timeout_ms,
+        "rise": check.rise,
+        "fall": check.fall,
+        "whenAllUnhealthy": match check.when_all_unhealthy {
+            AllUnhealthy::Refuse => "refuse",
+            AllUnhealthy::Any => "any",
+        },
+    })
 }
 
 fn endpoint(spec: &EndpointSpec) -> Value {
@@ -107,7 +149,28 @@ fn requirement(spec: &RequirementSpec) -> Value {
     if let Some(mss_max) = spec.mss_max {
         value["mssMax"] = mss_max.into();
     }
+    if !spec.interventions.is_empty() {
+        value["interventions"] = spec.interventions.iter().map(intervention).collect();
+    }
+    if !spec.limits.is_none() {
+        let FlowLimits { flows, new_per_second } = spec.limits;
+        let limits = [("flows", flows), ("newPerSecond", new_per_second)];
+        value["limits"] = limits
+            .into_iter()
+            .filter_map(|(name, limit)| Some((name.to_owned(), Value::from(limit?))))
+            .collect();
+    }
     value
+}
+
+fn intervention(intervention: &Intervention) -> Value {
+    let when = match intervention.when {
+        Condition::BytesOver(bytes) => json!({"bytesOver": bytes}),
+        Condition::AgeOverMs(ms) => json!({"ageOverMs": ms}),
+        Condition::PacketsPerSecondOver(packets) => json!({"packetsPerSecondOver": packets}),
+        Condition::TargetUnhealthy => json!({"targetUnhealthy": true}),
+    };
+    json!({"when": when, "do": intervention.act.name()})
 }
 
 fn step(step: &TransformSpec) -> Value {

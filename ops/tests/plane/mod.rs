@@ -60,6 +60,11 @@ impl Node {
     }
 }
 
+fn live_target(name: &str, flows: u64, flows_opened: u64, standing: &str) -> LiveTarget {
+    let (name, standing, said) = (name.into(), standing.into(), "status 200".into());
+    LiveTarget { name, flows, flows_opened, standing, said }
+}
+
 fn port(name: &str) -> PortStatus {
     PortStatus {
         name: name.into(),
@@ -86,8 +91,8 @@ impl Plane for Node {
                     flows: 4,
                     flows_opened: 1_200,
                     targets: vec![
-                        LiveTarget { name: "s1".into(), flows: 1, flows_opened: 300 },
-                        LiveTarget { name: "s2".into(), flows: 3, flows_opened: 900 },
+                        live_target("s1", 1, 300, "healthy"),
+                        live_target("s2", 3, 900, "draining"),
                     ],
                 }),
             })

@@ -130,8 +130,9 @@ impl World {
             self.now = self.now.plus_ms(1);
             self.networks.handle(Input::Command { command, reply: None }, self.now);
             for effect in drain(&mut self.networks, &mut self.writer, self.now) {
-                let network::Effect::Publish(event) = effect;
-                self.decide(decision::Command::Configure(event));
+                if let network::Effect::Publish(event) = effect {
+                    self.decide(decision::Command::Configure(event));
+                }
             }
         }
         // Later than what a decision of the objects before could still come to be recorded at.

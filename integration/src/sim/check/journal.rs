@@ -117,6 +117,12 @@ impl JournalCheck {
             FlowEvent::FlowOpened(opened) => {
                 self.open(opened.directive, opened.resources, findings)
             }
+            FlowEvent::FlowIntervened(intervened) => {
+                if !self.flows.contains_key(&intervened.flow) {
+                    let flow = intervened.flow;
+                    findings.note(NAME, format!("{flow} is intervened on and was not open"));
+                }
+            }
             FlowEvent::FlowClosed(closed) => match self.flows.remove(&closed.flow) {
                 Some(flow) => self.close(closed.flow, flow, findings.now()),
                 None => findings.note(NAME, format!("{} is closed and was not open", closed.flow)),

@@ -1,8 +1,8 @@
 //! T2: 300 connections spread over three servers, and every flow stays at its server.
 
+use super::share;
 use crate::lab::error::Error;
 use crate::lab::scene::{FAMILIES, Family, Scene, end};
-use crate::lab::serve::Answer;
 use crate::lab::traffic::{datagrams, programs};
 use std::collections::BTreeSet;
 
@@ -43,10 +43,6 @@ fn connections(scene: &mut Scene, family: Family, client: &str) -> Result<(), Er
     scene.checks.equal(name, BTreeSet::from([expected.to_owned()]), peers);
     scene.figures.shares.push((format!("{} {client}", family.name), shares));
     Ok(())
-}
-
-fn share(answers: &[Answer], name: &str) -> u32 {
-    answers.iter().filter(|answer| answer.server == name).count() as u32
 }
 
 /// 50 requests on one connection: one server, one peer.

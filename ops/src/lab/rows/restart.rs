@@ -6,13 +6,9 @@ use crate::lab::scene::{FAMILIES, Scene, end};
 use crate::lab::serve::{Answer, PORT, RECORD_PORT};
 use crate::lab::topology::SERVERS;
 use crate::lab::traffic::capture::Capture;
+use crate::lab::traffic::connection::Connection;
 use crate::lab::traffic::programs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
-
-/// How long a request may take: TCP's retransmission timer has backed off while nobody served.
-const LIMIT: Duration = Duration::from_secs(15);
+use std::net::SocketAddr;
 
 const RESETS: &str = "tcp[tcpflags] & tcp-rst != 0 or (ip6[6] == 6 and ip6[53] & 4 != 0)";
 /// Service addresses, and private addresses on the way to the substituted connections' port.
@@ -20,8 +16,7 @@ const UNTRANSLATED: &str = "net 10.90.0.0/24 or net fd00:90::/64 or (tcp port 70
 
 /// A connection that is kept.
 struct Kept {
-    name: String,
-    stream: BufReader<TcpStream>,
+    connection: Connection,
     before: Answer,
 }
 
@@ -51,8 +46,8 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
         .namespace("node")
         .set(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
     scene.node.kill()?;
-    for connection in &mut kept {
-        ask(connection)?;
+    for Kept { connection, .. } in &mut kept {
+        connection.ask("/").map_err(trying(connection.name.clone()))?;
     }
     let at = scene.at("client-1");
     let brief = ["--connect-timeout", "1"];
@@ -67,10 +62,10 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
     scene.checks.equal("the node's own address still answers", 1, fetched.answers.len());
 
     scene.node.launch()?;
-    for connection in &mut kept {
-        let after = answer(&mut connection.stream);
+    for Kept { connection, before } in &mut kept {
+        let after = connection.answer();
         let got = after.as_ref().map(|after| (after.server.clone(), after.peer));
-        let expected = (connection.before.server.clone(), connection.before.peer);
+        let expected = (before.server.clone(), before.peer);
         let name = format!("{} goes on with the same rewrite", connection.name);
         let ok = got.as_ref().is_ok_and(|got| *got == expected);
         scene.checks.that(name, format!("{expected:?}"), format!("{got:?}"), ok);
@@ -95,41 +90,7 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
 const NODE_ADDRESS: &str = crate::lab::topology::NODE_LEFT.v4;
 
 fn open(scene: &Scene, name: String, to: SocketAddr) -> Result<Kept, Error> {
-    let trial = || {
-        let stream = TcpStream::connect_timeout(&to, LIMIT)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        Ok::<_, std::io::Error>(stream)
-    };
-    let stream = scene.at("client-1").enter(trial)?.map_err(trying(name.clone()))?;
-    let answer_none = Answer { server: String::new(), peer: to, bytes: 0, sum: 0 };
-    let mut kept = Kept { name, stream: BufReader::new(stream), before: answer_none };
-    ask(&mut kept)?;
-    kept.before = answer(&mut kept.stream).map_err(trying(kept.name.clone()))?;
-    Ok(kept)
-}
-
-fn ask(kept: &mut Kept) -> Result<(), Error> {
-    kept.stream
-        .get_mut()
-        .write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")
-        .map_err(trying(kept.name.clone()))
-}
-
-fn answer(stream: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        if let Some(value) = line.strip_prefix("Content-Length: ") {
-            length = value.trim().parse().map_err(std::io::Error::other)?;
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    Ok(serde_json::from_slice(&body)?)
+    let mut connection = Connection::open(&scene.at("client-1"), &name, to)?;
+    let before = connection.exchange().map_err(trying(name))?;
+    Ok(Kept { connection, before })
 }

@@ -1,6 +1,10 @@
 //! The slot machine by rows: what it is told, and all that it then wants done.
 
+mod ends;
+mod intervene;
+#[path = "../objects/mod.rs"]
 mod objects;
+#[path = "../router/mod.rs"]
 mod router;
 
 use penstock_actors::flow::{Command, Effect, Event, Slot, SlotLimits, SlotRefusal, SlotSetup};
@@ -18,7 +22,7 @@ use penstock_event_schema::message::summary::{CutPosition, CutRequest, digest};
 use penstock_event_schema::message::tracker::{
     BindOutcome, DirectiveReply, DirectiveRequest, TrackerMessage,
 };
-use penstock_event_schema::requirement::UnknownPolicy;
+use penstock_event_schema::requirement::{Action, Condition, Intervention, UnknownPolicy};
 use std::sync::Arc;
 
 const KEY: &str = "1/tcp/10.0.0.5:40000>10.90.0.80:80";
@@ -109,6 +113,9 @@ fn show_record(event: &FlowEvent) -> String {
     match event {
         FlowEvent::ReverseBound(bound) => format!("BOUND {}", bound.directive.id),
         FlowEvent::FlowOpened(opened) => format!("OPENED {}", opened.directive.id),
+        FlowEvent::FlowIntervened(intervened) => {
+            format!("INTERVENED {} {:?}", intervened.index, intervened.intervention.act)
+        }
         FlowEvent::FlowClosed(closed) => {
             format!("CLOSED {:?} {:?}", closed.reason, closed.counters.packets)
         }
@@ -139,12 +146,18 @@ fn show(effect: &Effect) -> String {
             TrackerMessage::BindAnswer { directive, outcome, .. } => {
                 format!("{directive} is {outcome:?}")
             }
-            TrackerMessage::Confirm { directive, .. } => format!("confirm {directive}"),
+            TrackerMessage::Confirm { directive, refused: None, .. } => {
+                format!("confirm {directive}")
+            }
+            TrackerMessage::Confirm { directive, refused: Some(policy), .. } => {
+                format!("{directive} gets {policy:?}")
+            }
             TrackerMessage::Doubt { directive, .. } => format!("doubt {directive}"),
             TrackerMessage::Release { directive, .. } => format!("release {directive}"),
             TrackerMessage::Relay { directive, .. } => format!("relay {directive}"),
             TrackerMessage::Remove { .. } => "remove".into(),
         },
+        Effect::Intervened(_) => "told".into(),
         Effect::AskAgain(request) => format!("again for {}", request.shard),
         Effect::Invalidate(keys) => {
             format!("forget {}", keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
@@ -165,6 +178,7 @@ fn show_resource(resource: &Resource) -> String {
     match resource {
         Resource::Port { port, .. } => format!("p{port}"),
         Resource::Target(target) => format!("t{target}"),
+        Resource::Place(requirement) => format!("r{requirement}"),
     }
 }
 
@@ -190,6 +204,16 @@ fn directive(id: u64, flow: &str, reverse: &str) -> Arc<Directive> {
 }
 
 fn propose(id: u64, flow: &str, reverse: &str, ask: u64) -> Command {
+    propose_with(id, flow, reverse, ask, &[])
+}
+
+fn propose_with(
+    id: u64,
+    flow: &str,
+    reverse: &str,
+    ask: u64,
+    interventions: &[Intervention],
+) -> Command {
     let directive = directive(id, flow, reverse);
     let mut resources = vec![Resource::Target(TargetId(1))];
     resources.extend(directive.reverse.map(|reverse| Resource::Port {
@@ -206,6 +230,7 @@ fn propose(id: u64, flow: &str, reverse: &str, ask: u64) -> Command {
         resources,
         choices: Vec::new(),
         unknown: UnknownPolicy::Reset,
+        interventions: interventions.to_vec(),
         first_use_ms_max: 500,
     })))
 }
@@ -242,7 +267,12 @@ fn cut(run: u64, change: u64, known: &[u64]) -> Command {
 }
 
 fn confirm(id: u64) -> Command {
-    Command::Hear(TrackerMessage::Confirm { reverse: key(REVERSE), directive: DirectiveId(id) })
+    confirm_as(id, None)
+}
+
+fn confirm_as(id: u64, refused: Option<UnknownPolicy>) -> Command {
+    let (reverse, directive) = (key(REVERSE), DirectiveId(id));
+    Command::Hear(TrackerMessage::Confirm { reverse, directive, refused })
 }
 
 fn release(id: u64) -> Command {
@@ -496,114 +526,6 @@ fn a_key_that_is_bound_is_not_opened() {
             (2, propose(5, REVERSE, OTHER, 1), "bind 5"),
             (3, bind(1, KEY, REVERSE), "BOUND 1, 1 is Bound, release 5, 0 gets 1"),
             (4, answer(5, REVERSE, OTHER, BindOutcome::Bound), "release 5"),
-        ],
-    );
-}
-
-#[test]
-fn silence_ends_a_flow() {
-    let closed = "CLOSED Idle [2, 2], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1";
-    let stage = check(
-        Stage::open(),
-        &[
-            (10, relay(1, 10, SYN_ACK), ""),
-            (20, report(KEY, 20, SYN_ACK), ""),
-            (60_019, nothing(), "doubt 1"),
-            (60_020, nothing(), closed),
-            (60_021, doubt(1), "release 1"),
-            (60_022, release(1), "RELEASED, forget 2/tcp/10.2.0.11:8080>10.2.0.100:20000"),
-            (60_023, report(KEY, 9, ACK), "forget 1/tcp/10.0.0.5:40000>10.90.0.80:80"),
-            (60_023, relay(1, 9, ACK), "release 1"),
-        ],
-    );
-    assert_eq!((stage.slot.flow_count(), stage.slot.binding_count()), (0, 0));
-    // Never answered: the handshake's own limit.
-    check(
-        Stage::open(),
-        &[
-            (20, report(KEY, 20, tcp_flag::SYN), ""),
-            (30_019, nothing(), ""),
-            (30_020, nothing(), &closed.replace("[2, 2]", "[2, 0]")),
-        ],
-    );
-}
-
-#[test]
-fn a_binding_that_is_used_is_not_doubted() {
-    check(
-        Stage::open(),
-        &[
-            (10, report(KEY, 10, SYN_ACK), ""),
-            (10, relay(1, 10, SYN_ACK), ""),
-            (50_000, report(REVERSE, 50_000, ACK), "relay 1"),
-            (50_000, relay(1, 50_000, ACK), ""),
-            (100_000, report(REVERSE, 100_000, ACK), "relay 1"),
-            (100_000, relay(1, 100_000, ACK), ""),
-            (159_999, nothing(), ""),
-        ],
-    );
-}
-
-#[test]
-fn fin_and_rst_end_a_flow_after_their_linger() {
-    let free = ", forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1";
-    let established = [(10, report(KEY, 10, SYN_ACK), ""), (10, relay(1, 10, SYN_ACK), "")];
-    let with = |rows: &[(u64, Command, &str)]| -> Stage {
-        check(check(Stage::open(), &established), rows)
-    };
-    with(&[
-        (100, report(KEY, 100, FIN_ACK), ""),
-        (200, relay(1, 200, FIN_ACK), ""),
-        (10_199, nothing(), ""),
-        (10_200, nothing(), &format!("CLOSED Finished [4, 4]{free}")),
-    ]);
-    with(&[
-        (100, relay(1, 100, RST), ""),
-        (2_099, nothing(), ""),
-        (2_100, nothing(), &format!("CLOSED Reset [2, 4]{free}")),
-    ]);
-    // One FIN is not the end.
-    with(&[(100, report(KEY, 100, FIN_ACK), ""), (50_000, nothing(), "")]);
-    // An RST that both ends ignore.
-    with(&[
-        (100, relay(1, 100, RST), ""),
-        (200, relay(1, 200, ACK), ""),
-        (300, report(KEY, 300, ACK), ""),
-        (50_000, nothing(), ""),
-    ]);
-    // A new connection in the linger, by the directive that shards still have.
-    with(&[
-        (100, report(KEY, 100, FIN_ACK), ""),
-        (200, relay(1, 200, FIN_ACK), ""),
-        (300, report(KEY, 300, SYN_ACK), ""),
-        (300, relay(1, 300, SYN_ACK), ""),
-        (50_000, nothing(), ""),
-    ]);
-    // The same when the shard has forgotten it: the flow ends, another one begins.
-    with(&[
-        (100, report(KEY, 100, FIN_ACK), ""),
-        (200, relay(1, 200, FIN_ACK), ""),
-        (300, ask_late(KEY, 0), "0 gets 1"),
-        (300, ask(KEY, 0), &format!("CLOSED Finished [4, 4]{free}, again for 0")),
-        (300, ask(KEY, 0), "ask 300"),
-    ]);
-}
-
-#[test]
-fn an_operator_removes_a_flow_by_either_key() {
-    let closed = "CLOSED Removed [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1";
-    check(
-        Stage::open(),
-        &[
-            (1, Command::Remove(key(REVERSE)), "remove"),
-            (1, Command::Hear(TrackerMessage::Remove { flow: key(KEY) }), closed),
-        ],
-    );
-    check(
-        Stage::open(),
-        &[
-            (1, Command::Remove(key(KEY)), closed),
-            (1, Command::Remove(key(KEY)), "no flow 1/tcp/10.0.0.5:40000>10.90.0.80:80"),
         ],
     );
 }
