@@ -93,7 +93,7 @@ fn a_rate_is_over_the_time_in_which_packets_came() {
     let even = |packets| {
         let mut stage = watch();
         for at_ms in (203..=5_003).step_by(200) {
-            if stage.run(at_ms, carried(packets, at_ms)) != "" {
+            if !stage.run(at_ms, carried(packets, at_ms)).is_empty() {
                 return at_ms;
             }
         }

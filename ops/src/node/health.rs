@@ -29,7 +29,7 @@ const STATUS_BYTES_MAX: usize = 1024;
 /// What the prober is told.
 pub enum ProberMessage {
     /// An object was defined or removed, or a target has changed.
-    Published(NetworkEvent),
+    Published(Box<NetworkEvent>),
     /// These are all objects.
     Catalog(Box<Catalog>),
 }
@@ -92,7 +92,7 @@ impl Actor for Prober {
         match message {
             ProberMessage::Published(event) => {
                 state.catalog.evolve(&event);
-                if !matches!(event, NetworkEvent::TargetHealthChanged(_)) {
+                if !matches!(*event, NetworkEvent::TargetHealthChanged(_)) {
                     state.follow();
                 }
             }

@@ -158,7 +158,7 @@ impl Wiring {
             // Behind the decision: what it has chosen so far is on its way to the slots.
             self.target_failed(changed.target);
         }
-        self.to_prober(ProberMessage::Published(event.clone()));
+        self.to_prober(ProberMessage::Published(Box::new(event.clone())));
         self.to_dataplane(DataplaneMessage::Published(event));
     }
 

@@ -572,7 +572,7 @@ fn condition(field: &Field<'_>, problems: &mut Problems) -> Option<Condition> {
     if found.len() != 1 {
         let fix = "write one of `bytesOver`, `ageOverMs`, `packetsPerSecondOver` and \
                    `targetUnhealthy: true`; more conditions are more interventions";
-        fields.wrong(problems, &format!("names {} conditions", found.len()), fix);
+        fields.wrong(problems, format!("names {} conditions", found.len()), fix);
     }
     fields.finish(problems);
     found.into_iter().next()?
