@@ -178,7 +178,7 @@ fn a_target_that_leaves_is_looked_at_until_it_is_empty() {
     check(&[
         (0, set(drained(&[one.clone(), two.clone()], None)), "published"),
         (500, empty(), ""),
-        (1000, set(drained(&[one.clone()], None)), "published"),
+        (1000, set(drained(std::slice::from_ref(&one), None)), "published"),
         (1000, probe(1, true), "look at 2"),
         (1500, probe(1, true), ""),
         (2000, probe(1, true), "look at 2"),
