@@ -6,6 +6,7 @@
 //! | [`network`], [`flow`], [`decision`] | the protocols | nothing |
 //! | [`driver`] | numbers, seals and fences records; releases effects | nothing |
 //! | [`recovery`] | from records back to a driver | a journal |
+//! | [`snapshot`], [`retention`] | what a topic partition's records come to, and which are kept | nothing |
 //! | [`replay`] | from a data folder to the state of a moment | the disk, to read |
 //! | [`seam`] | the traits of what lies outside | nothing |
 //! | [`journal`] | RocksDB, a simulated journal, and none | the disk |
@@ -19,5 +20,7 @@ pub mod machine;
 pub mod network;
 pub mod recovery;
 pub mod replay;
+pub mod retention;
 pub mod seam;
 pub mod shell;
+pub mod snapshot;

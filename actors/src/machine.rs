@@ -85,4 +85,39 @@ pub trait Machine: Sized {
     /// The recorded state in key order: equal bytes mean equal state. Counters and times since
     /// the last record are not in it.
     fn recorded_state(&self, out: &mut Vec<u8>);
+
+    /// Makes a fresh machine hold what [`Machine::recorded_state`] of one with the same setup has
+    /// written: afterwards both write equal bytes, and the same records bring both to equal
+    /// state. It reads what earlier versions wrote, and refuses what it does not know.
+    ///
+    /// # Errors
+    /// The state does not read; the machine is then to be thrown away.
+    fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError>;
+}
+
+/// Why a recorded state does not read.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("line {line} of the state does not read: {error}")]
+pub struct RestoreError {
+    /// Which line, from 1 on.
+    pub line: usize,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+impl RestoreError {
+    /// Hands each line of a state to `take`, and says at which one that failed.
+    ///
+    /// # Errors
+    /// As `take`.
+    pub fn at_lines<E: std::fmt::Display>(
+        state: &[u8],
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), RestoreError> {
+        let lines = state.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        for (index, line) in lines.enumerate() {
+            take(line).map_err(|e| RestoreError { line: index + 1, error: e.to_string() })?;
+        }
+        Ok(())
+    }
 }

@@ -2,12 +2,13 @@
 //! every start, so it is always exercised.
 //!
 //! Each record is held against the chain before it, so a recovery stops at the first record that
-//! is altered, missing or out of place, and names it. Later, a snapshot gives the position from
-//! which on records are read.
+//! is altered, missing or out of place, and names it. It begins at the newest snapshot that can be
+//! used, and reads the records after that; what stands before it is checked by a replay.
 
 use crate::driver::{Driver, DriverSetup};
 use crate::machine::{Machine, MachineEvent};
-use crate::seam::{Journal, JournalError, Position};
+use crate::seam::{Journal, JournalError, Position, Snapshots};
+use crate::snapshot::{Head, SnapshotError};
 use penstock_event_schema::codec::{CodecError, JournalEvent};
 use penstock_event_schema::envelope::{Envelope, EnvelopeError, RecordView};
 use penstock_event_schema::epoch::Seq;
@@ -72,13 +73,92 @@ pub struct Recovery<M: Machine> {
     setup: DriverSetup,
     position: Position,
     void: u64,
+    bytes: u64,
 }
 
 impl<M: Machine> Recovery<M> {
     /// Begins with a machine that holds the records up to `position`; a fresh machine and
     /// [`Position::default`] for all of them.
     pub fn new(machine: M, setup: DriverSetup, position: Position) -> Recovery<M> {
-        Recovery { machine, setup, position, void: 0 }
+        Recovery { machine, setup, position, void: 0, bytes: 0 }
+    }
+
+    /// Begins with a snapshot.
+    ///
+    /// # Errors
+    /// It does not read, the machine does not know what is in it, or it stands for records after
+    /// `last`, the last one in the journal.
+    pub fn from_snapshot(
+        mut machine: M,
+        setup: DriverSetup,
+        kept: &(impl Snapshots + ?Sized),
+        head: &Head,
+        last: Seq,
+    ) -> Result<Recovery<M>, SnapshotError> {
+        if head.position.seq > last {
+            return Err(SnapshotError::Ahead(head.position.seq));
+        }
+        machine.restore(&kept.snapshot_state(setup.at, head)?)?;
+        Ok(Recovery { machine, setup, position: head.position, void: 0, bytes: head.bytes })
+    }
+
+    /// Begins with the newest snapshot that can be used, else with a fresh machine. A snapshot
+    /// that is passed over is warned of.
+    ///
+    /// # Errors
+    /// The store cannot be read, or needed records have been trimmed.
+    pub fn begin<J: Journal + ?Sized>(
+        journal: &J,
+        fresh: impl Fn() -> M,
+        setup: &DriverSetup,
+    ) -> Result<Recovery<M>, JournalError> {
+        let at = setup.at;
+        let heads = journal.snapshot_heads(at)?;
+        let last = if heads.is_empty() { Seq(0) } else { journal.last(at)?.seq };
+        let mut why = "there is none".to_owned();
+        let mut begun = None;
+        for (seq, head) in heads.into_iter().rev() {
+            let from = |head| Recovery::from_snapshot(fresh(), setup.clone(), journal, &head, last);
+            match head.and_then(from) {
+                Ok(recovery) => {
+                    begun = Some(recovery);
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%at, record = %seq, %error, "a snapshot is passed over");
+                    why = format!("that of record {seq}: {error}");
+                }
+            }
+        }
+        let fresh = || Recovery::new(fresh(), setup.clone(), Position::default());
+        let recovery = begun.unwrap_or_else(fresh);
+        let Some(folder) = journal.folder() else { return Ok(recovery) };
+        let expected = recovery.position.seq.next();
+        let mut first = expected;
+        journal.read(at, expected, &mut |bytes| {
+            // What does not read is named when it is taken.
+            let envelope = RecordView::new(bytes).and_then(|view| view.envelope());
+            first = envelope.map_or(expected, |envelope| envelope.seq);
+            ControlFlow::Break(())
+        })?;
+        if first > expected && recovery.position == Position::default() {
+            let folder = folder.to_owned();
+            return Err(JournalError::Trimmed { folder, at, first, why });
+        }
+        Ok(recovery)
+    }
+
+    /// Takes all records of a journal that are at rest.
+    ///
+    /// # Errors
+    /// As [`Recovery::take`], or the journal cannot be read.
+    pub fn take_all<J: Journal + ?Sized>(&mut self, journal: &J) -> Result<(), RecoveryError> {
+        let mut outcome = Ok(());
+        journal.read(self.setup.at, self.position.seq.next(), &mut |bytes| {
+            outcome = self.take(bytes);
+            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        outcome
     }
 
     /// Takes the next record, at rest.
@@ -112,6 +192,7 @@ impl<M: Machine> Recovery<M> {
         let recorded = <M::Event as MachineEvent>::Recorded::decode(envelope, view.value)?;
         see(&recorded);
         self.machine.evolve(&M::Event::from_recorded(recorded), envelope.time);
+        self.bytes += view.size() as u64;
         self.position = Position {
             epoch: envelope.epoch,
             seq: envelope.seq,
@@ -148,6 +229,11 @@ impl<M: Machine> Recovery<M> {
         self.position
     }
 
+    /// Bytes of all records up to there since the first.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Records that were passed over because a deposed writer wrote them.
     pub fn void(&self) -> u64 {
         self.void
@@ -182,25 +268,33 @@ impl<M: Machine> Driver<M> {
         Ok(recovery.finish(now))
     }
 
-    /// Recovers from all that a journal has of the topic partition. Waits for the journal.
+    /// Recovers from all that a journal has of the topic partition: its newest snapshot that can
+    /// be used, and the records after that. Waits for the journal.
     ///
     /// # Errors
     /// As [`Recovery::take`], or the journal cannot be read.
     pub fn recover_from(
         journal: &mut dyn Journal,
-        machine: M,
+        fresh: impl Fn() -> M,
         setup: DriverSetup,
         now: Time,
     ) -> Result<Driver<M>, RecoveryError> {
         journal.settle()?;
-        let at = setup.at;
-        let mut recovery = Recovery::new(machine, setup, Position::default());
-        let mut outcome = Ok(());
-        journal.read(at, recovery.position().seq.next(), &mut |bytes| {
-            outcome = recovery.take(bytes);
-            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        outcome?;
+        Driver::recover_settled(journal, fresh, setup, now)
+    }
+
+    /// The same of a journal that has been settled since the last writer ended.
+    ///
+    /// # Errors
+    /// As [`Driver::recover_from`].
+    pub fn recover_settled(
+        journal: &dyn Journal,
+        fresh: impl Fn() -> M,
+        setup: DriverSetup,
+        now: Time,
+    ) -> Result<Driver<M>, RecoveryError> {
+        let mut recovery = Recovery::begin(journal, fresh, &setup)?;
+        recovery.take_all(journal)?;
         Ok(recovery.finish(now))
     }
 }

@@ -3,12 +3,13 @@
 //! that.
 
 use crate::machine::Machine;
+use crate::snapshot::{Head, SnapshotError};
 use penstock_event_schema::envelope::Sealed;
 use penstock_event_schema::epoch::{Chain, Epoch, Seq};
 use penstock_event_schema::id::Time;
 use penstock_event_schema::topic::TopicPartition;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a topic partition stands: what the next record has to follow. The default is the
 /// beginning, before the first record.
@@ -46,8 +47,35 @@ pub type AcknowledgementSink = Box<dyn Fn(Vec<Acknowledgement>) + Send + Sync>;
 /// Gives a host its end of a journal; acknowledgements go into the sink.
 pub type OpenJournal = Box<dyn FnOnce(AcknowledgementSink) -> Box<dyn Journal> + Send>;
 
+/// Where snapshots are kept. The default: nowhere.
+pub trait Snapshots {
+    /// Numbers and heads of the snapshots of a topic partition, the oldest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn snapshot_heads(&self, _at: TopicPartition) -> Result<SnapshotHeads, JournalError> {
+        Ok(Vec::new())
+    }
+
+    /// The state of a snapshot, checked against its head.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not as it was written.
+    fn snapshot_state(&self, _at: TopicPartition, head: &Head) -> Result<Vec<u8>, SnapshotError> {
+        Err(SnapshotError::Short { have: 0, need: head.length })
+    }
+
+    /// The data folder, where there is one: its records may have been trimmed.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+}
+
+/// Numbers of snapshots with their heads, or why these do not read.
+pub type SnapshotHeads = Vec<(Seq, Result<Head, SnapshotError>)>;
+
 /// An ordered, fenced store of records, one order per topic partition.
-pub trait Journal: Send {
+pub trait Journal: Send + Snapshots {
     /// Takes all of `records` and waits for nobody; acknowledgements follow, and may come before
     /// this returns. With `sync`, someone
     /// waits for them to be durable. Records of one topic partition come in order of their
@@ -115,6 +143,20 @@ pub enum JournalError {
         record: String,
         /// What was found.
         error: String,
+    },
+    /// The records that would be needed have been trimmed.
+    #[error(
+        "the data folder {} holds {at} from record {first} on, those before it have been trimmed, and no snapshot of them can be used ({why}): put back a copy of the folder, or name an empty `dataDirectory`, which forgets all flows and objects", folder.display()
+    )]
+    Trimmed {
+        /// The folder.
+        folder: PathBuf,
+        /// The topic partition.
+        at: TopicPartition,
+        /// The first record that is there.
+        first: Seq,
+        /// What was wrong with the last snapshot that was tried, or that there is none.
+        why: String,
     },
     /// A record does not follow what the journal holds.
     #[error("record {record} does not follow record {last}, the last one there")]

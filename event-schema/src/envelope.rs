@@ -243,6 +243,11 @@ impl<'a> RecordView<'a> {
         previous.next(self.header, self.value) == self.chain
     }
 
+    /// Bytes of the record at rest.
+    pub fn size(&self) -> usize {
+        2 + self.header.len() + 32 + self.value.len()
+    }
+
     /// The attributes.
     ///
     /// # Errors

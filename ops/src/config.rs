@@ -8,6 +8,7 @@ use crate::resource::decode::{Field, Fields};
 use crate::resource::node::documents;
 use crate::resource::problem::{Position, Problems};
 use crate::resource::show;
+use penstock_actors::retention::Retention;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,10 @@ pub const PORTS_MAX: usize = 16;
 pub const SHARDS_MAX: u64 = 64;
 /// The most slots of one cluster; they are chosen once.
 pub const SLOTS_MAX: u64 = 4_096;
+/// The least that the journal's limits may be, in bytes: its memory tables alone take more.
+pub const JOURNAL_BYTES_MIN: u64 = 1 << 20;
+/// The most that the journal's limits may be, in bytes.
+pub const JOURNAL_BYTES_MAX: u64 = 1 << 50;
 /// Socket paths have at most 107 bytes (`struct sockaddr_un` in unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -47,8 +52,28 @@ pub struct NodeConfig {
     pub slots: u16,
     /// How packets are taken from the ports.
     pub dataplane: DataplaneConfig,
+    /// How much of the journal is kept.
+    pub journal: JournalConfig,
     /// Metrics over the network.
     pub metrics: MetricsConfig,
+}
+
+/// How much of the journal is kept. Records go only when two snapshots cover them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// Records older than this are trimmed, in hours. Default: 168, a week.
+    pub retain_hours: u64,
+    /// The oldest records are trimmed while all of them take more than this. Default: 8 GiB.
+    pub retain_bytes_max: u64,
+    /// When records and snapshots take this much, new flows are refused. Default: 16 GiB.
+    pub bytes_max: u64,
+}
+
+impl JournalConfig {
+    /// What is retained.
+    pub fn retention(&self) -> Retention {
+        Retention { time_ms: self.retain_hours * 3_600_000, bytes: self.retain_bytes_max }
+    }
 }
 
 /// How packets are taken from the ports, and how much the shards may hold.
@@ -131,6 +156,11 @@ impl NodeConfig {
                 cache_entries_max: 1_000_000,
                 pending_frames_max: 2_048,
             },
+            journal: JournalConfig {
+                retain_hours: 168,
+                retain_bytes_max: 8 << 30,
+                bytes_max: 16 << 30,
+            },
             metrics: MetricsConfig { listen: None },
         }
     }
@@ -202,6 +232,11 @@ impl NodeConfig {
                 "cacheEntriesMax": self.dataplane.cache_entries_max,
                 "pendingFramesMax": self.dataplane.pending_frames_max,
             },
+            "journal": {
+                "retainHours": self.journal.retain_hours,
+                "retainBytesMax": self.journal.retain_bytes_max,
+                "bytesMax": self.journal.bytes_max,
+            },
             "metrics": {"listen": self.metrics.listen},
         }))
     }
@@ -227,6 +262,10 @@ fn node_config(mut fields: Fields<'_>, problems: &mut Problems) -> Option<NodeCo
         Some(field) => dataplane_config(&field, default.dataplane, problems),
         None => Some(default.dataplane),
     };
+    let journal = match fields.optional("journal") {
+        Some(field) => journal_config(&field, &default.journal, problems),
+        None => Some(default.journal),
+    };
     let metrics = match fields.optional("metrics") {
         Some(field) => metrics_config(&field, problems),
         None => Some(default.metrics),
@@ -240,6 +279,7 @@ fn node_config(mut fields: Fields<'_>, problems: &mut Problems) -> Option<NodeCo
         shards: shards? as u16,
         slots: slots? as u16,
         dataplane: dataplane?,
+        journal: journal?,
         metrics: metrics?,
     })
 }
@@ -347,6 +387,40 @@ fn dataplane_config(
         cache_entries_max: cache?,
         pending_frames_max: pending?,
     })
+}
+
+fn journal_config(
+    field: &Field<'_>,
+    default: &JournalConfig,
+    problems: &mut Problems,
+) -> Option<JournalConfig> {
+    let mut fields = field.fields(problems)?;
+    let hours = number(&mut fields, "retainHours", 1, 24 * 3_660, default.retain_hours, problems);
+    let retained = number(
+        &mut fields,
+        "retainBytesMax",
+        JOURNAL_BYTES_MIN,
+        JOURNAL_BYTES_MAX,
+        default.retain_bytes_max,
+        problems,
+    );
+    let bytes = number(
+        &mut fields,
+        "bytesMax",
+        JOURNAL_BYTES_MIN,
+        JOURNAL_BYTES_MAX,
+        default.bytes_max,
+        problems,
+    );
+    fields.finish(problems);
+    let config =
+        JournalConfig { retain_hours: hours?, retain_bytes_max: retained?, bytes_max: bytes? };
+    if config.retain_bytes_max > config.bytes_max {
+        let message = "asks to retain more in `retainBytesMax` than `bytesMax` lets in";
+        field.wrong(problems, message, "make `bytesMax` the larger of the two");
+        return None;
+    }
+    Some(config)
 }
 
 fn metrics_config(field: &Field<'_>, problems: &mut Problems) -> Option<MetricsConfig> {

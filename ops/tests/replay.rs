@@ -109,6 +109,53 @@ fn recorded_state_comes_back_of_the_end_and_of_a_moment() {
 }
 
 #[test]
+fn a_trimmed_journal_is_replayed_from_its_cut() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut world = World::new(folder.path());
+    let open = |world: &mut World, addresses: std::ops::Range<u32>| {
+        for at in addresses {
+            world.open(&format!("1/tcp/10.0.0.{at}:40000>10.90.0.8{}:80", at % 3));
+        }
+    };
+    world.configure(&["s1", "s2", "s3"]);
+    open(&mut world, 0..20);
+    let (early, states_early) = (world.now(), world.recorded_state());
+    world.archive();
+    let (_, report) = {
+        drop(world);
+        let found = check(folder.path(), None, Ok((20, 20, 0))).expect("a state");
+        check(folder.path(), Some(Moment::Time(early)), Ok((20, 20, 0)));
+        world = World::new(folder.path());
+        world.pass_to(early.plus_ms(1));
+        world.restart_decision();
+        found
+    };
+    assert_eq!(report.since, None, "one snapshot is not enough to trim behind");
+    world.configure(&["s1", "s3"]);
+    open(&mut world, 20..40);
+    world.archive();
+    let (middle, states_middle) = (world.now(), world.recorded_state());
+    world.configure(&["s2", "s3"]);
+    open(&mut world, 40..60);
+    let states = world.recorded_state();
+    drop(world);
+
+    let (found, report) = check(folder.path(), None, Ok((60, 40, 0))).expect("a state");
+    assert!(found == states, "the end is another than that of the live slots");
+    let verified = report.verified.expect("asked for");
+    assert_eq!((verified.decisions, verified.mismatched), (40, 0), "{:?}", verified.mismatches);
+    assert_eq!(report.since, Some(moment::show(early)));
+    let until = |time| Some(Moment::Time(time));
+    let (found, _) = check(folder.path(), until(middle), Ok((40, 20, 0))).expect("a state");
+    assert!(found == states_middle, "the moment is another than that of the live slots");
+    let (found, _) = check(folder.path(), until(early), Ok((20, 0, 0))).expect("a state");
+    assert!(found == states_early, "the cut is another than the live slots were");
+    let since = format!("can be replayed from {} on", moment::show(early));
+    check(folder.path(), until(Time(early.0 - 1)), Err(&since));
+    check(folder.path(), Some("penstock.flow/0/1".parse().expect("a record")), Err(&since));
+}
+
+#[test]
 fn what_is_altered_is_named() {
     let case = case();
     let folder = case.folder.path();

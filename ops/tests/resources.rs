@@ -427,6 +427,16 @@ fn configuration_files() {
         "name: n2\ndataDirectory: /d\nrunDirectory: /r\nports: [eth0]\nshards: 4\nslots: 128\ndataplane: {mode: native, zeroCopy: never, cacheEntriesMax: 5000, pendingFramesMax: 64}\nmetrics: {listen: \"[::1]:9090\"}\n",
         &[],
     );
+    check(
+        "ports: [a]\njournal: {retainHours: 24, retainBytesMax: 1048576, bytesMax: 2097152}\n",
+        &[],
+    );
+    check(
+        "ports: [a]\njournal: {retainBytesMax: 2097152, bytesMax: 1048576}\n",
+        &[
+            "n.yaml:2:10: journal: asks to retain more in `retainBytesMax` than `bytesMax` lets in; make `bytesMax` the larger of the two",
+        ],
+    );
     check("", &["n.yaml:1:1: is empty; write at least `ports: [eth1]`"]);
     check(
         "ports: [a]\n---\nkind: Network\n",

@@ -31,7 +31,7 @@ mod rates;
 pub mod recompute;
 pub mod targets;
 
-use crate::machine::{Commit, Context, Machine, MachineEvent};
+use crate::machine::{Commit, Context, Machine, MachineEvent, RestoreError};
 use crate::network::Catalog;
 use aggregate::Collection;
 use choose::Chooser;
@@ -350,4 +350,8 @@ impl Machine for Decision {
     }
 
     fn recorded_state(&self, _out: &mut Vec<u8>) {}
+
+    fn restore(&mut self, _state: &[u8]) -> Result<(), RestoreError> {
+        Ok(())
+    }
 }

@@ -38,6 +38,9 @@ impl Slot {
             }
             Command::Report(report) => Ok(Some(self.report(report))),
             Command::Remove(key) => self.remove(key),
+            Command::TakeNewFlows(takes) => {
+                Ok((takes != self.takes_new_flows).then_some(Event::TakesNewFlows(takes)))
+            }
             Command::TargetFailed(target) => Ok(Some(Event::TargetFailed(target))),
             Command::CloseTarget(target) => Ok(Some(Event::TargetClosed(target))),
             Command::Due(timer) => Ok(self.timer_due(timer, context.now)),
@@ -78,10 +81,13 @@ impl Slot {
                 let openings = self.table.openings.len();
                 let full = openings >= limits.openings_max
                     || self.table.flows.len() + openings >= limits.flows_max;
-                if !full {
-                    return Some(Event::Asked { request, ask: context.seed });
-                }
-                let reason = RefusalReason::TooManyFlows;
+                let reason = match (self.takes_new_flows, full) {
+                    (true, false) => {
+                        return Some(Event::Asked { request, ask: context.seed });
+                    }
+                    (true, true) => RefusalReason::TooManyFlows,
+                    (false, _) => RefusalReason::JournalUnavailable,
+                };
                 let policy = UnknownPolicy::Drop;
                 let reply = DirectiveReply::Refuse { key: request.key, reason, policy };
                 Some(Event::Answered(Effect::Answer { shard: request.shard, reply }))

@@ -63,7 +63,10 @@ impl Slot {
                 out.push(Effect::Invalidate(flow.into_iter().chain([*reverse]).collect()));
             }
             Event::Joined(_) | Event::Confirmed { .. } | Event::Relayed { .. } => {}
-            Event::TargetFailed(_) | Event::TargetClosed(_) | Event::Rearmed(_) => {}
+            Event::TakesNewFlows(_)
+            | Event::TargetFailed(_)
+            | Event::TargetClosed(_)
+            | Event::Rearmed(_) => {}
         }
     }
 

@@ -9,7 +9,7 @@ use super::record::Flow;
 use penstock_event_schema::event::flow::{CloseReason, Counters, FlowIntervened};
 use penstock_event_schema::id::Time;
 use penstock_event_schema::requirement::{Action, Condition, Intervention, UnknownPolicy};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The shortest time over which packets a second are counted.
 const RATE_MS: u64 = 1_000;
@@ -36,6 +36,22 @@ pub(super) struct RecordedRules<'a> {
     all: &'a [Intervention],
     acted: u8,
     refused: Option<(Action, Time)>,
+}
+
+/// The same read back.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RestoredRules {
+    pub(super) all: Vec<Intervention>,
+    acted: u8,
+    refused: Option<(Action, Time)>,
+}
+
+impl From<RestoredRules> for Box<Rules> {
+    fn from(RestoredRules { all, acted, refused }: RestoredRules) -> Box<Rules> {
+        let rules = Rules { all: all.into(), acted, refused, told: None, met: 0, rate: (None, 0) };
+        Box::new(rules)
+    }
 }
 
 impl Rules {

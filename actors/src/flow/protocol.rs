@@ -91,6 +91,9 @@ pub enum Command {
     Report(ActivityReport),
     /// An operator wants the flow of this key gone; either key of it.
     Remove(FlowKey),
+    /// Whether new flows are taken: not while the journal has no room for them. Not recorded: told
+    /// again after every start.
+    TakeNewFlows(bool),
     /// Probes of a target have begun to fail.
     TargetFailed(TargetId),
     /// A target has had time enough to drain: its flows are to be closed.
@@ -177,6 +180,8 @@ pub enum Event {
         /// What was seen.
         report: ActivityReport,
     },
+    /// New flows are taken from now on, or not.
+    TakesNewFlows(bool),
     /// A packet of a flow is refused that an intervention has ended.
     Rebuffed {
         /// Its key.

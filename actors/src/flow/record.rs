@@ -1,16 +1,18 @@
 //! What a slot holds: flows, bindings and openings.
 
 use super::connection::{Connection, FlowState};
-use super::intervene::{RecordedRules, Rules};
+use super::intervene::{RecordedRules, RestoredRules, Rules};
 use super::protocol::SlotLimits;
 use penstock_event_schema::directive::{Direction, Directive};
-use penstock_event_schema::event::flow::{Choice, CloseReason, Counters, Resource, Trackers};
+use penstock_event_schema::event::flow::{
+    Choice, CloseReason, Counters, FlowEvent, FlowOpened, Resource, ReverseBound, Trackers,
+};
 use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::{ShardId, Time};
 use penstock_event_schema::message::decision::Proposal;
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::requirement::UnknownPolicy;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -291,6 +293,64 @@ impl Binding {
             bound: self.bound,
         }
     }
+}
+
+/// A line of the recorded state as the event that makes it, with its time. What a flow's opening
+/// excluded is no part of the state.
+pub(super) fn restored(
+    line: &[u8],
+) -> Result<(FlowEvent, Time, Option<RestoredRules>), serde_json::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct OfFlow {
+        flow: Arc<Directive>,
+        resources: Vec<Resource>,
+        choices: Vec<Choice>,
+        trackers: Trackers,
+        unknown: UnknownPolicy,
+        tenant: String,
+        partition: String,
+        opened: Time,
+        #[serde(default)]
+        rules: Option<RestoredRules>,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct OfBinding {
+        reverse: Arc<Directive>,
+        tenant: String,
+        partition: String,
+        bound: Time,
+    }
+    if line.starts_with(b"{\"flow\"") {
+        let OfFlow {
+            flow,
+            resources,
+            choices,
+            trackers,
+            unknown,
+            tenant,
+            partition,
+            opened,
+            rules,
+        } = serde_json::from_slice(line)?;
+        let interventions = rules.as_ref().map(|rules| rules.all.clone()).unwrap_or_default();
+        let (directive, excluded) = (flow, Vec::new());
+        let event = FlowOpened {
+            directive,
+            resources,
+            choices,
+            excluded,
+            trackers,
+            unknown,
+            interventions,
+            tenant,
+            partition,
+        };
+        return Ok((FlowEvent::FlowOpened(event), opened, rules));
+    }
+    let OfBinding { reverse: directive, tenant, partition, bound } = serde_json::from_slice(line)?;
+    Ok((FlowEvent::ReverseBound(ReverseBound { directive, tenant, partition }), bound, None))
 }
 
 /// Values that many flows have in common, each held once. Those that nobody holds any more are

@@ -4,11 +4,11 @@
 use super::connection::Connection;
 use super::intervene::Rules;
 use super::protocol::{Command, Effect, Event, SlotRefusal, SlotSetup, Timer};
-use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject};
+use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject, restored};
 use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
-use crate::machine::{Commit, Context, Machine};
+use crate::machine::{Commit, Context, Machine, RestoreError};
 use crate::network::TargetEnd;
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{
@@ -36,6 +36,8 @@ pub struct Slot {
     pub(super) left: Left,
     /// Timers run from the recovery on.
     awake: bool,
+    /// There is room for their records.
+    pub(super) takes_new_flows: bool,
 }
 
 /// What an event took away.
@@ -60,6 +62,7 @@ impl Slot {
             stages: Stages::default(),
             left: Left::default(),
             awake: false,
+            takes_new_flows: true,
         }
     }
 
@@ -470,6 +473,7 @@ impl Machine for Slot {
                     self.evolve_reported(place, Direction::Reverse, report, at);
                 }
             }
+            Event::TakesNewFlows(takes) => self.takes_new_flows = *takes,
             Event::TargetFailed(target) => self.evolve_target_failed(*target),
             Event::TargetClosed(target) => self.evolve_target_closed(*target, at),
             Event::Rearmed(timer) => self.rearm(*timer),
@@ -542,5 +546,23 @@ impl Machine for Slot {
             written.transpose().expect("records are plain data, and a Vec takes all bytes");
             out.push(b'\n');
         }
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
+        RestoreError::at_lines(state, |line| {
+            let (event, at, rules) = restored(line)?;
+            let key = match &event {
+                FlowEvent::FlowOpened(opened) => Some(opened.directive.flow),
+                _ => None,
+            };
+            self.evolve(&Event::Recorded(event), at);
+            if let Some((key, rules)) = key.zip(rules)
+                && let Some(place) = self.table.flow_at(&self.setup.hash, &key)
+                && let Some(flow) = self.table.flows.get_mut(place)
+            {
+                flow.rules = Some(rules.into());
+            }
+            Ok::<_, serde_json::Error>(())
+        })
     }
 }

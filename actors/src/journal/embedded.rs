@@ -9,9 +9,13 @@
 //! The folder belongs to one process, and a topic partition to the highest epoch that has written
 //! there: a lower one is told so.
 
+use super::archive::Archive;
 use super::commit::{Commit, Request, Sink};
 use super::store::{Store, StoreLimits};
-use crate::seam::{AcknowledgementSink, Journal, JournalError, OpenJournal, Position};
+use crate::seam::{
+    AcknowledgementSink, Journal, JournalError, OpenJournal, Position, SnapshotHeads, Snapshots,
+};
+use crate::snapshot::{Head, SnapshotError};
 use penstock_event_schema::envelope::Sealed;
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::topic::TopicPartition;
@@ -73,9 +77,14 @@ impl EmbeddedJournal {
         self.commit.written_and_durable()
     }
 
+    /// What keeps snapshots of it and trims it.
+    pub fn archive(&self) -> Archive {
+        Archive::new(self.commit.clone())
+    }
+
     /// A writer that nobody hears of, to read and to recover with.
     pub fn reader(&self) -> EmbeddedWriter {
-        self.writer(Box::new(|_| {}))
+        EmbeddedWriter::deaf(self.commit.clone())
     }
 }
 
@@ -95,6 +104,27 @@ impl Drop for EmbeddedJournal {
 pub struct EmbeddedWriter {
     commit: Arc<Commit>,
     sink: Arc<Sink>,
+}
+
+impl EmbeddedWriter {
+    /// One that nobody hears of.
+    pub(super) fn deaf(commit: Arc<Commit>) -> EmbeddedWriter {
+        EmbeddedWriter { commit, sink: Arc::new(Sink(Box::new(|_| {}))) }
+    }
+}
+
+impl Snapshots for EmbeddedWriter {
+    fn snapshot_heads(&self, at: TopicPartition) -> Result<SnapshotHeads, JournalError> {
+        self.commit.store().snapshot_heads(at)
+    }
+
+    fn snapshot_state(&self, at: TopicPartition, head: &Head) -> Result<Vec<u8>, SnapshotError> {
+        self.commit.store().snapshot_state(at, head)
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        self.commit.store().folder()
+    }
 }
 
 impl Journal for EmbeddedWriter {

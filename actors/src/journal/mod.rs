@@ -6,6 +6,8 @@
 //! | [`simulated`] | tests and the simulation: pure, deterministic, with faults |
 //! | [`none`] | machines that record nothing |
 //!
+//! [`archive`] keeps snapshots of the embedded one, and trims it.
+//!
 //! [`search`] finds records by their times.
 //!
 //! [`rate`] measures how many records a second go through drivers and the embedded one.
@@ -14,10 +16,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "the journal waits for disks")]
 
+pub mod archive;
 mod commit;
 pub mod embedded;
 pub mod none;
 pub mod rate;
 pub mod search;
 pub mod simulated;
+mod snapshots;
 pub mod store;

@@ -1,6 +1,6 @@
 //! The journal of machines whose events are all volatile: there is nothing in it, ever.
 
-use crate::seam::{Journal, JournalError, OpenJournal, Position};
+use crate::seam::{Journal, JournalError, OpenJournal, Position, Snapshots};
 use penstock_event_schema::envelope::Sealed;
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::topic::TopicPartition;
@@ -16,6 +16,8 @@ impl NoJournal {
         Box::new(|_| Box::new(NoJournal))
     }
 }
+
+impl Snapshots for NoJournal {}
 
 impl Journal for NoJournal {
     fn append(&mut self, records: &mut Vec<Sealed>, _sync: bool) {

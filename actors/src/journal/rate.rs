@@ -4,7 +4,7 @@
 use super::embedded::EmbeddedJournal;
 use super::store::StoreLimits;
 use crate::driver::{Driver, DriverLimits, DriverSetup, Input, Output};
-use crate::machine::{Commit, Context, Machine, MachineEvent};
+use crate::machine::{Commit, Context, Machine, MachineEvent, RestoreError};
 use crate::recovery::RecoveryError;
 use crate::seam::{Acknowledgement, Journal, JournalError};
 use crate::shell::clock::Clock;
@@ -76,7 +76,7 @@ pub fn journal_rate(
             seed: u64::from(number),
             limits: DriverLimits::default(),
         };
-        drivers.push(Driver::recover_from(&mut journal.reader(), Opening, setup, clock.now())?);
+        drivers.push(Driver::recover_from(&mut journal.reader(), || Opening, setup, clock.now())?);
     }
     let (to, acknowledgements) = channel();
     let writer = journal.writer(Box::new(move |batch| {
@@ -235,6 +235,10 @@ impl Machine for Opening {
     fn due(&self, _: Time, _: usize, _: &mut Vec<(u64, u64)>) {}
 
     fn recorded_state(&self, _: &mut Vec<u8>) {}
+
+    fn restore(&mut self, _: &[u8]) -> Result<(), RestoreError> {
+        Ok(())
+    }
 }
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 10));

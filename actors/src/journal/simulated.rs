@@ -2,7 +2,7 @@
 //! calls give the same acknowledgements, and the faults that a real one suffers can be asked for.
 
 use crate::driver::mix;
-use crate::seam::{Acknowledgement, Journal, JournalError, Position};
+use crate::seam::{Acknowledgement, Journal, JournalError, Position, Snapshots};
 use penstock_event_schema::envelope::{RecordView, Sealed};
 use penstock_event_schema::epoch::{Epoch, Seq};
 use penstock_event_schema::id::Time;
@@ -194,6 +194,8 @@ fn epoch_of(bytes: &[u8]) -> Epoch {
     let envelope = RecordView::new(bytes).and_then(|view| view.envelope());
     envelope.map_or(Epoch(0), |envelope| envelope.epoch)
 }
+
+impl Snapshots for SimulatedJournal {}
 
 impl Journal for SimulatedJournal {
     fn append(&mut self, records: &mut Vec<Sealed>, sync: bool) {

@@ -6,7 +6,9 @@
 //! | RocksDB | `store/` |
 //! | the journal's format version, decimal | default column family, key `journal-format` |
 //! | records at rest | column family `journal`, key `topic number (1) \| topic partition (2) \| seq (8)`, big endian |
+//! | snapshots | column family `snapshots`; not in format 1 |
 
+use super::snapshots::{self, SNAPSHOTS};
 use crate::seam::{JournalError, Position};
 use penstock_event_schema::envelope::RecordView;
 use penstock_event_schema::epoch::Seq;
@@ -22,11 +24,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// The format that this build writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const FORMAT_KEY: &[u8] = b"journal-format";
 const JOURNAL: &str = "journal";
-const KEY_SIZE: usize = 11;
+pub(super) const KEY_SIZE: usize = 11;
 
 /// How much memory the store takes.
 #[derive(Clone, Copy, Debug)]
@@ -39,14 +41,14 @@ pub struct StoreLimits {
 
 impl Default for StoreLimits {
     fn default() -> StoreLimits {
-        StoreLimits { memtable_bytes: 128 << 20, memtables_max: 4 }
+        StoreLimits { memtable_bytes: 32 << 20, memtables_max: 16 }
     }
 }
 
 /// An open data folder. No other process writes it as long as this lives.
 pub struct Store {
-    db: DB,
-    folder: PathBuf,
+    pub(super) db: DB,
+    pub(crate) folder: PathBuf,
     // Behind `db`, so that it is dropped after it.
     _lock: Option<Lock>,
 }
@@ -78,13 +80,16 @@ impl Store {
         let families = || {
             let mut options = Options::default();
             journal_options(&mut options, limits);
-            [ColumnFamilyDescriptor::new(JOURNAL, options)]
+            [
+                ColumnFamilyDescriptor::new(JOURNAL, options),
+                ColumnFamilyDescriptor::new(SNAPSHOTS, snapshots::options()),
+            ]
         };
         let path = folder.join("store");
         let db = DB::open_cf_descriptors(&store_options(limits), &path, families())
             .map_err(|error| damaged_or_failed(folder, &error))?;
         let store = Store { db, folder: folder.to_owned(), _lock: Some(lock) };
-        if !store.check_format()? {
+        if store.check_format()? != Some(FORMAT) {
             let format = FORMAT.to_string();
             let written = store.db.put_opt(FORMAT_KEY, format, &write_options(true));
             written.map_err(|error| store_error(&error))?;
@@ -106,25 +111,27 @@ impl Store {
         let mut options = store_options(StoreLimits::default());
         options.create_if_missing(false);
         options.create_missing_column_families(false);
-        let db = DB::open_cf_for_read_only(&options, &path, [JOURNAL], false)
-            .map_err(|error| damaged_or_failed(folder, &error))?;
+        let failed = |error: Error| damaged_or_failed(folder, &error);
+        let there = DB::list_cf(&options, &path).map_err(failed)?;
+        let families = there.iter().filter(|name| [JOURNAL, SNAPSHOTS].contains(&name.as_str()));
+        let db = DB::open_cf_for_read_only(&options, &path, families, false).map_err(failed)?;
         let store = Store { db, folder: folder.to_owned(), _lock: lock };
         store.check_format()?;
         Ok(store)
     }
 
-    /// Whether the folder says a format, and that it is one known here.
-    fn check_format(&self) -> Result<bool, JournalError> {
+    /// The format that the folder says, which is one known here.
+    fn check_format(&self) -> Result<Option<u32>, JournalError> {
         let stored = self.db.get(FORMAT_KEY).map_err(|error| store_error(&error))?;
-        let Some(stored) = stored else { return Ok(false) };
+        let Some(stored) = stored else { return Ok(None) };
         let found = String::from_utf8_lossy(&stored).into_owned();
         match found.parse::<u32>() {
-            Ok(format) if format <= FORMAT => Ok(true),
+            Ok(format) if format <= FORMAT => Ok(Some(format)),
             _ => Err(JournalError::Newer { folder: self.folder.clone(), found, known: FORMAT }),
         }
     }
 
-    fn journal(&self) -> &ColumnFamily {
+    pub(super) fn journal(&self) -> &ColumnFamily {
         self.db.cf_handle(JOURNAL).expect("the store was opened with this column family")
     }
 
@@ -174,11 +181,16 @@ impl Store {
 
     /// The records of a topic partition, from the first on.
     pub fn records(&self, at: TopicPartition) -> Records<'_> {
+        self.records_from(at, Seq(0))
+    }
+
+    /// The records of a topic partition from a number on.
+    pub fn records_from(&self, at: TopicPartition, from: Seq) -> Records<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(end(at));
         options.set_readahead_size(1 << 20);
         let mut iterator = self.db.raw_iterator_cf_opt(self.journal(), options);
-        iterator.seek(key(at, Seq(0)));
+        iterator.seek(key(at, from));
         Records { at, iterator }
     }
 
@@ -262,7 +274,7 @@ fn last(db: &DB, journal: &ColumnFamily, at: TopicPartition) -> Result<Position,
     Ok(Position { epoch: envelope.epoch, seq, chain: view.chain, time: envelope.time })
 }
 
-fn key(at: TopicPartition, seq: Seq) -> [u8; KEY_SIZE] {
+pub(super) fn key(at: TopicPartition, seq: Seq) -> [u8; KEY_SIZE] {
     let mut key = [0; KEY_SIZE];
     key[0] = at.topic.number();
     key[1..3].copy_from_slice(&at.number.to_be_bytes());
@@ -271,11 +283,11 @@ fn key(at: TopicPartition, seq: Seq) -> [u8; KEY_SIZE] {
 }
 
 /// The key behind all keys of a topic partition: nothing is ever stored there.
-fn end(at: TopicPartition) -> [u8; KEY_SIZE] {
+pub(super) fn end(at: TopicPartition) -> [u8; KEY_SIZE] {
     key(at, Seq(u64::MAX))
 }
 
-fn seq_of(key: &[u8]) -> Seq {
+pub(super) fn seq_of(key: &[u8]) -> Seq {
     let seq = key.get(3..KEY_SIZE).expect("keys of the column family are written by `key` only");
     Seq(u64::from_be_bytes(seq.try_into().expect("eight bytes were cut out")))
 }
@@ -286,7 +298,7 @@ fn place_of(key: &[u8]) -> Option<TopicPartition> {
     Some(TopicPartition { topic, number })
 }
 
-fn write_options(sync: bool) -> WriteOptions {
+pub(super) fn write_options(sync: bool) -> WriteOptions {
     let mut options = WriteOptions::default();
     options.set_sync(sync);
     options
@@ -302,7 +314,8 @@ fn store_options(limits: StoreLimits) -> Options {
     options.set_use_fsync(false);
     options.set_manual_wal_flush(false);
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_max_total_wal_size(limits.memtable_bytes as u64 * 4);
+    // A start reads the log again, so it is kept short.
+    options.set_max_total_wal_size(limits.memtable_bytes as u64 * 2);
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(1 << 20);
     options.set_max_open_files(512);
@@ -332,7 +345,7 @@ fn journal_options(options: &mut Options, limits: StoreLimits) {
     options.set_hard_pending_compaction_bytes_limit(0);
 }
 
-fn store_error(error: &Error) -> JournalError {
+pub(super) fn store_error(error: &Error) -> JournalError {
     JournalError::Store(error.to_string())
 }
 

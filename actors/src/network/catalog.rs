@@ -205,6 +205,16 @@ impl Catalog {
         ]
     }
 
+    /// Never gives out numbers below these, in the order of [`Catalog::next_numbers`].
+    pub(super) fn skip_numbers(&mut self, next: [u32; 5]) {
+        let [networks, endpoints, target_sets, requirements, target] = next;
+        self.networks.next = self.networks.next.max(networks);
+        self.endpoints.next = self.endpoints.next.max(endpoints);
+        self.target_sets.next = self.target_sets.next.max(target_sets);
+        self.requirements.next = self.requirements.next.max(requirements);
+        self.next_target = self.next_target.max(target);
+    }
+
     /// The first target number that was never given out.
     pub(super) fn next_target(&self) -> TargetId {
         TargetId(self.next_target.max(1))

@@ -6,6 +6,7 @@
 
 use penstock_event_schema::id::{TargetId, TargetSetId, Time};
 use penstock_event_schema::network::TargetSet;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// From one look at the remaining flows to the next.
@@ -25,8 +26,8 @@ pub struct Draining {
     pub overdue: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Drain {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Drain {
     set: TargetSetId,
     since: Time,
     drain_ms: Option<u32>,
@@ -121,7 +122,14 @@ impl Drains {
     }
 
     /// In the order of targets; without times, which are those of records.
-    pub(super) fn targets(&self) -> Vec<TargetId> {
-        self.targets.keys().copied().collect()
+    /// What of it is recorded.
+    pub(super) fn recorded(&self) -> impl Iterator<Item = (TargetId, Drain)> + '_ {
+        self.targets.iter().map(|(target, drain)| (*target, *drain))
+    }
+
+    /// Takes back what was recorded.
+    pub(super) fn restore(&mut self, (target, drain): (TargetId, Drain)) {
+        self.targets.insert(target, drain);
+        self.look_at = self.look_at.min(drain.since.plus_ms(LOOK_MS));
     }
 }

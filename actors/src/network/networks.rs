@@ -7,9 +7,13 @@ use super::health::{self, Probed, Streaks};
 use super::requirement;
 use super::spec::{Kind, Spec};
 use super::validate::{Check, Limits, Problem, Refusal};
-use crate::machine::{Commit, Context, Machine, MachineEvent};
+use crate::machine::{Commit, Context, Machine, MachineEvent, RestoreError};
+use penstock_event_schema::codec::{CodecError, JournalEvent};
+use penstock_event_schema::envelope::Envelope;
+use penstock_event_schema::epoch::{Epoch, Seq};
 use penstock_event_schema::event::network::{NetworkEvent, Removed, TargetDrained};
 use penstock_event_schema::id::{Generation, TargetId, TargetSetId, Time};
+use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -202,6 +206,22 @@ fn changed<T: PartialEq + Clone>(
     Some(object)
 }
 
+/// The event of one line of the recorded state, which has no envelope of its own.
+fn restored(kind: String, value: &[u8]) -> Result<NetworkEvent, CodecError> {
+    let envelope = Envelope {
+        at: TopicPartition { topic: Topic::Network, number: 0 },
+        epoch: Epoch(0),
+        seq: Seq(0),
+        source: String::new(),
+        kind: kind.into(),
+        time: Time(0),
+        tenant: String::new(),
+        partition: String::new(),
+        partition_epoch: 0,
+    };
+    NetworkEvent::decode(&envelope, value)
+}
+
 impl Machine for Networks {
     type Command = Command;
     type Event = Event;
@@ -273,14 +293,37 @@ impl Machine for Networks {
     /// One line of JSON per object and per changed health, by kind and number, then the targets
     /// that drain and the next numbers of all kinds.
     fn recorded_state(&self, out: &mut Vec<u8>) {
-        use penstock_event_schema::codec::JournalEvent;
         for event in self.catalog.snapshot() {
             out.extend_from_slice(event.kind().as_bytes());
             out.push(b' ');
             event.encode(out);
             out.push(b'\n');
         }
-        out.extend_from_slice(format!("drains {:?}\n", self.drains.targets()).as_bytes());
+        for drain in self.drains.recorded() {
+            out.extend_from_slice(b"drain ");
+            serde_json::to_writer(&mut *out, &drain).expect("plain data, and a Vec takes all");
+            out.push(b'\n');
+        }
         out.extend_from_slice(format!("next {:?}\n", self.catalog.next_numbers()).as_bytes());
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
+        RestoreError::at_lines(state, |line| {
+            let blank = line.iter().position(|byte| *byte == b' ').ok_or("it has no kind")?;
+            let (kind, value) = (&line[..blank], &line[blank + 1..]);
+            if kind == b"next" {
+                let numbers = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+                self.catalog.skip_numbers(numbers);
+                return Ok(());
+            }
+            if kind == b"drain" {
+                let drain = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+                self.drains.restore(drain);
+                return Ok(());
+            }
+            let event = restored(String::from_utf8_lossy(kind).into_owned(), value);
+            self.catalog.evolve(&event.map_err(|error| error.to_string())?);
+            Ok::<_, String>(())
+        })
     }
 }

@@ -5,15 +5,20 @@
 //! topic partitions are merged by the times of their records: whoever watches sees each flow
 //! against the objects of its time, and memory depends on what is alive, not on how long the
 //! journal is. Records of the same time come in the order networks, then slots by number.
+//!
+//! A topic partition that has been trimmed begins at the snapshot behind which it was. So a moment
+//! can be rebuilt from the latest of these on; before it, some records of the others are read, and
+//! nobody is shown them as part of a whole.
 
 pub mod verify;
 
 use crate::driver::{DriverLimits, DriverSetup};
 use crate::flow::{Slot, SlotLimits, SlotSetup};
 use crate::journal::store::{Records, Store};
+use crate::machine::Machine;
 use crate::network::{Limits, Networks};
 use crate::recovery::{Recovery, RecoveryError};
-use crate::seam::{JournalError, Position};
+use crate::seam::{JournalError, Position, Snapshots};
 use penstock_event_schema::envelope::{Envelope, RecordView};
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::event::flow::FlowEvent;
@@ -68,6 +73,10 @@ pub struct Progress {
 
 /// Sees what is replayed.
 pub trait Watch {
+    /// The journal has been trimmed: this is the state with which it begins, whole from `since`
+    /// on. Called first, if at all.
+    fn begin(&mut self, _begun: &Replayed, _since: Time) {}
+
     /// An object has changed; called before the state has it.
     fn network(&mut self, _envelope: &Envelope, _event: &NetworkEvent) {}
 
@@ -86,6 +95,8 @@ pub struct Replayed {
     pub slots: Vec<Recovery<Slot>>,
     /// What was read for it.
     pub progress: Progress,
+    /// The first moment that can be rebuilt, where the journal has been trimmed.
+    pub since: Option<Time>,
 }
 
 /// Every so many records the watcher hears of progress.
@@ -101,8 +112,11 @@ pub fn replay(
     until: Until,
     watch: &mut dyn Watch,
 ) -> Result<Replayed, RecoveryError> {
-    let mut replayed = Replayed::new(hash);
-    let mut merge = Merge::new(store, hash.slots(), until)?;
+    let mut replayed = Replayed::begin(store, hash)?;
+    if let Some(since) = replayed.since {
+        watch.begin(&replayed, since);
+    }
+    let mut merge = Merge::new(store, &replayed, until)?;
     while let Some((stream, envelope)) = merge.next()? {
         let (_, bytes) = merge.streams[stream].record()?.expect("the merge stands at a record");
         replayed.take(stream, envelope, bytes, watch)?;
@@ -115,6 +129,14 @@ pub fn replay(
     Ok(replayed)
 }
 
+/// The first moment that can be rebuilt, where the journal has been trimmed.
+///
+/// # Errors
+/// The store cannot be read, or a snapshot that is needed cannot be used.
+pub fn since(store: &Store, hash: &SlotHash) -> Result<Option<Time>, JournalError> {
+    Ok(Replayed::begin(store, hash)?.since)
+}
+
 /// The records that a replay up to `until` reads at most: what a progress bar needs.
 ///
 /// # Errors
@@ -122,10 +144,12 @@ pub fn replay(
 pub fn records_max(store: &Store, until: Until) -> Result<u64, JournalError> {
     let mut sum = 0;
     for at in store.topic_partitions()? {
-        sum += match until {
+        let last = match until {
             Until::Record(place, seq, _) if place == at => seq.0,
             _ => store.last(at)?.seq.0,
         };
+        let first = store.records(at).record()?.map_or(1, |(seq, _)| seq.0);
+        sum += (last + 1).saturating_sub(first);
     }
     Ok(sum)
 }
@@ -138,8 +162,37 @@ fn slot(number: u16) -> TopicPartition {
     TopicPartition { topic: Topic::Flow, number }
 }
 
+/// Begins where the records of a topic partition do: with the oldest snapshot from which none is
+/// missing, or fresh.
+fn begin<M: Machine>(
+    store: &Store,
+    at: TopicPartition,
+    fresh: impl Fn() -> M,
+) -> Result<Recovery<M>, JournalError> {
+    let first = store.records(at).record()?.map_or(Seq(1), |(seq, _)| seq);
+    if first == Seq(1) {
+        return Ok(Recovery::new(fresh(), setup(at), Position::default()));
+    }
+    let last = store.last(at)?.seq;
+    let mut why = "there is none".to_owned();
+    for (seq, head) in store.snapshot_heads(at)? {
+        if seq.next() < first {
+            continue;
+        }
+        let from = |head| Recovery::from_snapshot(fresh(), setup(at), store, &head, last);
+        match head.and_then(from) {
+            Ok(recovery) => return Ok(recovery),
+            Err(error) => {
+                tracing::warn!(%at, record = %seq, %error, "a snapshot is passed over");
+                why = format!("that of record {seq}: {error}");
+            }
+        }
+    }
+    Err(JournalError::Trimmed { folder: store.folder.clone(), at, first, why })
+}
+
 impl Replayed {
-    fn new(hash: &SlotHash) -> Replayed {
+    fn begin(store: &Store, hash: &SlotHash) -> Result<Replayed, JournalError> {
         let machine = |number| {
             Slot::new(SlotSetup {
                 id: SlotId(number),
@@ -149,13 +202,20 @@ impl Replayed {
                 limits: SlotLimits::default(),
             })
         };
-        let fresh =
-            |number| Recovery::new(machine(number), setup(slot(number)), Position::default());
-        let networks = Networks::new(Limits::default());
-        Replayed {
-            networks: Recovery::new(networks, setup(NETWORKS), Position::default()),
-            slots: (0..hash.slots()).map(fresh).collect(),
-            progress: Progress::default(),
+        let networks = begin(store, NETWORKS, || Networks::new(Limits::default()))?;
+        let slots: Result<Vec<_>, _> = (0..hash.slots())
+            .map(|number| begin(store, slot(number), || machine(number)))
+            .collect();
+        let slots = slots?;
+        let begins = slots.iter().map(Recovery::position).chain([networks.position()]);
+        let since = begins.filter(|begin| begin.seq > Seq(0)).map(|begin| begin.time).max();
+        Ok(Replayed { networks, slots, progress: Progress::default(), since })
+    }
+
+    fn position(&self, stream: usize) -> Position {
+        match stream.checked_sub(1) {
+            None => self.networks.position(),
+            Some(slot) => self.slots[slot].position(),
         }
     }
 
@@ -222,13 +282,16 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(store: &'a Store, slots: u16, until: Until) -> Result<Merge<'a>, JournalError> {
+    /// Stands behind what `begun` holds.
+    fn new(store: &'a Store, begun: &Replayed, until: Until) -> Result<Merge<'a>, JournalError> {
+        let slots = begun.slots.len() as u16;
         let places: Vec<_> = std::iter::once(NETWORKS).chain((0..slots).map(slot)).collect();
         if let Some(at) = store.topic_partitions()?.into_iter().find(|at| !places.contains(at)) {
             let error = format!("the folder's identity.json says {slots} slots");
             return Err(JournalError::Damaged { record: at.to_string(), error });
         }
-        let streams: Vec<_> = places.into_iter().map(|at| store.records(at)).collect();
+        let from = |(stream, at)| store.records_from(at, begun.position(stream).seq.next());
+        let streams: Vec<_> = places.into_iter().enumerate().map(from).collect();
         let heads = streams.iter().map(|_| None).collect();
         let mut merge = Merge { heads, streams, due: BinaryHeap::new(), until };
         for stream in 0..merge.streams.len() {

@@ -1,6 +1,6 @@
 //! Holds every recorded decision against what it comes to when it is made again.
 
-use super::{NETWORKS, Watch};
+use super::{NETWORKS, Replayed, Watch};
 use crate::decision::recompute::{Difference, Recomputation};
 use crate::journal::store::Store;
 use crate::seam::JournalError;
@@ -39,6 +39,10 @@ pub struct Verify<'a> {
     store: &'a Store,
     hash: SlotHash,
     objects: Recomputation,
+    /// The objects of a trimmed journal's beginning, and the last record in them.
+    base: (Vec<NetworkEvent>, Seq),
+    /// Decisions before are not made again: not all that they followed is there.
+    since: Time,
     /// The latest changes of objects: their numbers and times.
     recent: VecDeque<(Seq, Time)>,
     /// Decisions made again.
@@ -58,6 +62,8 @@ impl<'a> Verify<'a> {
             store,
             objects: Recomputation::new(hash.clone()),
             hash,
+            base: (Vec::new(), Seq(0)),
+            since: Time(0),
             recent: VecDeque::new(),
             decisions: 0,
             mismatched: 0,
@@ -83,7 +89,7 @@ impl<'a> Verify<'a> {
     fn followed_older_objects(&mut self, time: Time, opened: &FlowOpened) -> bool {
         let recent = self.recent.iter().rev().take_while(|(_, at)| time.ms_since(*at) <= LAG_MS);
         for (seq, _) in recent {
-            match objects_before(self.store, &self.hash, *seq) {
+            match self.objects_before(*seq) {
                 Ok(objects) if objects.differences(opened).is_empty() => return true,
                 Ok(_) => {}
                 Err(error) => self.failure = Some(error),
@@ -91,27 +97,35 @@ impl<'a> Verify<'a> {
         }
         false
     }
-}
 
-fn objects_before(store: &Store, hash: &SlotHash, seq: Seq) -> Result<Recomputation, JournalError> {
-    let mut objects = Recomputation::new(hash.clone());
-    store.read(NETWORKS, Seq(1), &mut |bytes| {
-        // The replay has read these records already, and found them sound.
-        let Ok(Record { envelope, value, .. }) = Record::from_bytes(bytes) else {
-            return ControlFlow::Break(());
-        };
-        match NetworkEvent::decode(&envelope, &value) {
-            Ok(event) if envelope.seq < seq => {
-                objects.follow(&event);
-                ControlFlow::Continue(())
+    fn objects_before(&self, seq: Seq) -> Result<Recomputation, JournalError> {
+        let mut objects = Recomputation::new(self.hash.clone());
+        self.base.0.iter().for_each(|event| objects.follow(event));
+        self.store.read(NETWORKS, self.base.1.next(), &mut |bytes| {
+            // The replay has read these records already, and found them sound.
+            let Ok(Record { envelope, value, .. }) = Record::from_bytes(bytes) else {
+                return ControlFlow::Break(());
+            };
+            match NetworkEvent::decode(&envelope, &value) {
+                Ok(event) if envelope.seq < seq => {
+                    objects.follow(&event);
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Break(()),
             }
-            _ => ControlFlow::Break(()),
-        }
-    })?;
-    Ok(objects)
+        })?;
+        Ok(objects)
+    }
 }
 
 impl Watch for Verify<'_> {
+    fn begin(&mut self, begun: &Replayed, since: Time) {
+        self.base = (begun.networks.machine().catalog().snapshot(), begun.networks.position().seq);
+        self.base.0.iter().for_each(|event| self.objects.follow(event));
+        // What a decision followed lasts a little longer than the change that ends it.
+        self.since = since.plus_ms(LAG_MS);
+    }
+
     fn network(&mut self, envelope: &Envelope, event: &NetworkEvent) {
         self.objects.follow(event);
         self.recent.push_back((envelope.seq, envelope.time));
@@ -121,7 +135,9 @@ impl Watch for Verify<'_> {
     }
 
     fn flow(&mut self, envelope: &Envelope, event: &FlowEvent) {
-        if let FlowEvent::FlowOpened(opened) = event {
+        if let FlowEvent::FlowOpened(opened) = event
+            && envelope.time >= self.since
+        {
             self.decision(envelope, opened);
         }
     }

@@ -1,7 +1,7 @@
 //! A machine that counts: small, with every kind of commit, and a timer.
 
 use penstock_actors::driver::{DriverLimits, DriverSetup};
-use penstock_actors::machine::{Commit, Context, Machine, MachineEvent};
+use penstock_actors::machine::{Commit, Context, Machine, MachineEvent, RestoreError};
 use penstock_event_schema::codec::{CodecError, JournalEvent};
 use penstock_event_schema::envelope::Envelope;
 use penstock_event_schema::id::Time;
@@ -142,6 +142,13 @@ impl Machine for Counter {
 
     fn recorded_state(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.total.to_be_bytes());
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
+        let bytes = state.try_into();
+        let bytes = bytes.map_err(|_| RestoreError { line: 1, error: "no eight bytes".into() })?;
+        self.total = u64::from_be_bytes(bytes);
+        Ok(())
     }
 }
 

@@ -42,7 +42,7 @@ async fn start(journal: &EmbeddedJournal) -> Running {
     let clock = Clock::start(Time(0));
     let recover = |number| {
         let setup = setup(number, 100, 10_000);
-        Driver::recover_from(&mut journal.reader(), Counter::default(), setup, clock.now())
+        Driver::recover_from(&mut journal.reader(), Counter::default, setup, clock.now())
     };
     let drivers: Vec<_> = (0..DRIVERS).map(|number| recover(number).unwrap()).collect();
     let open = journal.opener();

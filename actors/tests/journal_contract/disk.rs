@@ -219,13 +219,13 @@ fn a_newer_format_is_refused() {
     drop(open(folder.path()));
     {
         let options = rocksdb::Options::default();
-        let families = ["default", "journal"];
+        let families = ["default", "journal", "snapshots"];
         let db = rocksdb::DB::open_cf(&options, folder.path().join("store"), families).unwrap();
-        db.put(b"journal-format", b"2").unwrap();
+        db.put(b"journal-format", b"3").unwrap();
     }
     let error = refusal(folder.path());
     assert!(
-        matches!(&error, JournalError::Newer { found, known: 1, .. } if found == "2"),
+        matches!(&error, JournalError::Newer { found, known: 2, .. } if found == "3"),
         "{error}"
     );
     assert!(error.to_string().contains("upgrade"), "{error}");

@@ -640,11 +640,27 @@ fn a_replay_gives_the_same_state() {
     let mut replayed = Networks::new(Limits::default());
     for event in &events {
         let recorded = event.recorded().expect("all are recorded").clone();
-        replayed.evolve(&Event::from_recorded(recorded), Time(9));
+        replayed.evolve(&Event::from_recorded(recorded), Time(1));
     }
     let (mut live, mut again) = (Vec::new(), Vec::new());
     networks.recorded_state(&mut live);
     replayed.recorded_state(&mut again);
     assert_eq!(String::from_utf8_lossy(&live), String::from_utf8_lossy(&again));
     assert!(live.ends_with(b"next [3, 2, 2, 6, 7]\n"), "{}", String::from_utf8_lossy(&live));
+    let (mut restored, mut once_more) = (Networks::new(Limits::default()), Vec::new());
+    restored.restore(&live).expect("it was just written");
+    restored.recorded_state(&mut once_more);
+    assert_eq!(String::from_utf8_lossy(&live), String::from_utf8_lossy(&once_more));
+}
+
+#[test]
+fn a_state_that_is_not_known_is_refused_with_its_line() {
+    let check = |state: &str, part: &str| {
+        let error = Networks::new(Limits::default()).restore(state.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(part), "{state}: {error}");
+    };
+    check("nothing", "line 1 of the state does not read: it has no kind");
+    check("next [3, 2, 2, 6, 7]\nnext [3]\n", "line 2 of the state");
+    check("penstock.network.network_defined.v9 {}\n", "penstock.network.network_defined.v9");
+    check("penstock.network.network_defined.v1 {}\n", "line 1 of the state");
 }

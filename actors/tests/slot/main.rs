@@ -571,6 +571,22 @@ fn full_is_refused() {
 }
 
 #[test]
+fn without_room_in_the_journal_known_flows_go_on_and_new_ones_are_refused() {
+    check(
+        Stage::open(),
+        &[
+            (1, Command::TakeNewFlows(false), ""),
+            (2, ask(OTHER, 0), "0 gets JournalUnavailable Drop"),
+            (3, ask_late(KEY, 0), "0 gets 1"),
+            (3, ask_late(REVERSE, 0), "0 gets 1"),
+            (4, doubt(1), "confirm 1"),
+            (5, Command::TakeNewFlows(true), ""),
+            (6, ask(OTHER, 0), "ask 6"),
+        ],
+    );
+}
+
+#[test]
 fn a_recovery_gives_every_flow_its_whole_limit_again() {
     let mut stage = Stage::open();
     stage.run(20_000, ask(OTHER, 0));

@@ -119,12 +119,12 @@ impl Node {
         let now = around.now;
         let networks = Driver::recover_from(
             &mut around.journal,
-            Networks::default(),
+            Networks::default,
             driver_setup(setup, Topic::Network, 0),
             now,
         );
         let slots = (0..setup.slots).map(|number| {
-            let slot = fresh_slot(setup, &hash, number, now.0);
+            let slot = || fresh_slot(setup, &hash, number, now.0);
             let at = driver_setup(setup, Topic::Flow, number);
             Driver::recover_from(&mut around.journal, slot, at, now).expect("records make a state")
         });

@@ -9,6 +9,7 @@ mod load;
 mod nic;
 mod open;
 mod pipeline;
+mod recover;
 mod report;
 mod subject;
 
@@ -35,6 +36,8 @@ pub fn run(options: Options) -> ExitCode {
         Bench::Pipeline => Ok(pipeline::run(rounds)),
         Bench::Nic => nic::run(rounds),
         Bench::Open => open::run(rounds),
+        Bench::Recover if options.full => recover::run(rounds, 1_000_000),
+        Bench::Recover => recover::run(rounds, 100_000),
     };
     match result {
         Ok(outcome) => {

@@ -20,6 +20,9 @@ pub struct Options {
     /// How often subject and peer take turns; medians are shown.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
+    /// With `recover`: a million flows instead of a hundred thousand; takes some gigabytes.
+    #[arg(long)]
+    pub full: bool,
 }
 
 /// A benchmark.
@@ -31,4 +34,6 @@ pub enum Bench {
     Nic,
     /// New flows per second beside nftables' conntrack, and the first packet's latency.
     Open,
+    /// How long a start takes with many live flows, from snapshots and from all records.
+    Recover,
 }

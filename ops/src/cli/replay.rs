@@ -71,7 +71,7 @@ impl From<ReplayError> for Failure {
                 "; or replay a copy of the folder, or ask the node itself with `penstock flow` \
                  and `penstock get`",
             ),
-            ReplayError::NoRecord(_) => (Exit::NotFound, ""),
+            ReplayError::NoRecord(_) | ReplayError::Before { .. } => (Exit::NotFound, ""),
             _ => (Exit::Failed, ""),
         };
         Failure::new(exit, format!("error: {error}{fix}"))
@@ -128,6 +128,9 @@ fn report_text(report: &Report) -> String {
     ];
     for (what, number) in numbers {
         rows.add_row([what.to_owned(), count(number)]);
+    }
+    if let Some(since) = &report.since {
+        rows.add_row(["kept since".to_owned(), since.clone()]);
     }
     rows.add_row(["last time".to_owned(), report.last_time.clone()]);
     let mut out = table::text(&rows);

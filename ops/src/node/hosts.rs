@@ -5,12 +5,13 @@ use super::wiring::{DecisionOutlet, NetworkOutlet, SlotOutlet, Wiring};
 use penstock_actors::decision::{self, Decision, DecisionSetup};
 use penstock_actors::driver::{Driver, DriverLimits, DriverSetup, Input};
 use penstock_actors::flow::{Slot, SlotLimits, SlotSetup};
+use penstock_actors::journal::archive::Archive;
 use penstock_actors::journal::embedded::EmbeddedJournal;
 use penstock_actors::journal::none::NoJournal;
 use penstock_actors::machine::Machine;
 use penstock_actors::network::{Catalog, Command, Limits, Networks};
 use penstock_actors::recovery::RecoveryError;
-use penstock_actors::seam::{JournalError, Outlet, Position};
+use penstock_actors::seam::{Journal as _, JournalError, Outlet, Position};
 use penstock_actors::shell::clock::Clock;
 use penstock_actors::shell::host::{HostSetup, spawn};
 use penstock_event_schema::flow::SlotHash;
@@ -20,6 +21,8 @@ use penstock_event_schema::topic::{Topic, TopicPartition};
 use ractor::{ActorCell, SpawnErr};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
 
 /// What all hosts of a node are started with.
 #[derive(Clone)]
@@ -62,12 +65,30 @@ const fn slot(number: u16) -> TopicPartition {
     TopicPartition { topic: Topic::Flow, number }
 }
 
+/// Who writes a topic partition.
+#[derive(Clone, Copy, Debug)]
+pub enum Writer {
+    /// The objects.
+    Networks,
+    /// A slot, by number.
+    Slot(u16),
+}
+
+impl Writer {
+    /// Where it writes.
+    pub fn at(self) -> TopicPartition {
+        match self {
+            Writer::Networks => NETWORKS,
+            Writer::Slot(number) => slot(number),
+        }
+    }
+}
+
 /// The latest time in the journal: the node's clock must not begin before it.
 ///
 /// # Errors
 /// The journal cannot be read.
 pub fn last_time(journal: &EmbeddedJournal, slots: u16) -> Result<Time, JournalError> {
-    use penstock_actors::seam::Journal as _;
     let reader = journal.reader();
     let mut latest = reader.last(NETWORKS)?.time;
     for number in 0..slots {
@@ -87,9 +108,13 @@ impl Hosts {
         }
     }
 
-    fn recover<M: Machine>(&self, machine: M, at: TopicPartition) -> Result<Driver<M>, StartError> {
+    fn recover<M: Machine>(
+        &self,
+        fresh: impl Fn() -> M,
+        at: TopicPartition,
+    ) -> Result<Driver<M>, StartError> {
         let mut reader = self.journal.reader();
-        Ok(Driver::recover_from(&mut reader, machine, self.setup(at), self.clock.now())?)
+        Ok(Driver::recover_from(&mut reader, fresh, self.setup(at), self.clock.now())?)
     }
 
     fn host<M: Machine>(
@@ -115,7 +140,7 @@ impl Hosts {
         addresses: Vec<IpAddr>,
         supervisor: ActorCell,
     ) -> Result<Catalog, StartError> {
-        let mut driver = self.recover(Networks::new(Limits::default()), NETWORKS)?;
+        let mut driver = self.recover(|| Networks::new(Limits::default()), NETWORKS)?;
         let command = Command::NodeAddresses(addresses);
         driver.handle(Input::Command { command, reply: None }, self.clock.now());
         let catalog = driver.machine().catalog().clone();
@@ -125,27 +150,82 @@ impl Hosts {
         Ok(catalog)
     }
 
+    /// Everybody who writes.
+    pub fn places(&self) -> impl Iterator<Item = Writer> + use<> {
+        std::iter::once(Writer::Networks).chain((0..self.hash.slots()).map(Writer::Slot))
+    }
+
+    /// Makes a snapshot of what a writer has recorded; false when there is nothing new.
+    ///
+    /// # Errors
+    /// Its records do not make a state, or the store cannot be written.
+    pub fn snapshot(&self, archive: &Archive, of: Writer) -> Result<bool, RecoveryError> {
+        let made = match of {
+            Writer::Networks => archive.snapshot(of.at(), || Networks::new(Limits::default())),
+            Writer::Slot(number) => archive.snapshot(of.at(), || self.fresh_slot(number, 0)),
+        };
+        Ok(made?.is_some())
+    }
+
+    /// A slot without flows; `run` names this start.
+    pub fn fresh_slot(&self, number: u16, run: u64) -> Slot {
+        Slot::new(SlotSetup {
+            id: SlotId(number),
+            hash: self.hash.clone(),
+            run,
+            trackers: Arc::from([self.name.clone()]),
+            limits: SlotLimits::default(),
+        })
+    }
+
+    /// Recovers all slots, on all processors: in the order of their numbers, each with a cut of
+    /// all that it holds.
+    ///
+    /// # Errors
+    /// Their records do not make a state.
+    pub fn recover_slots(&self) -> Result<Vec<(Driver<Slot>, Cut)>, StartError> {
+        let run = self.seed.wrapping_add(self.clock.now().0);
+        self.journal.reader().settle().map_err(RecoveryError::from)?;
+        let next = AtomicU16::new(0);
+        let some = || {
+            let mut recovered = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= self.hash.slots() {
+                    return Ok(recovered);
+                }
+                let (fresh, setup) = (|| self.fresh_slot(number, run), self.setup(slot(number)));
+                let now = self.clock.now();
+                let driver = Driver::recover_settled(&self.journal.reader(), fresh, setup, now)?;
+                let cut = first_cut(driver.machine());
+                recovered.push((driver, cut));
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut all = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
+            let mut all = Vec::new();
+            for thread in running {
+                let recovered: Result<Vec<_>, StartError> =
+                    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                all.append(&mut recovered?);
+            }
+            Ok::<_, StartError>(all)
+        })?;
+        all.sort_by_key(|(driver, _)| driver.at());
+        Ok(all)
+    }
+
     /// Starts the host of all slots, and says what their flows hold. Nothing that was decided
     /// before is on its way to slots that have not yet started.
     ///
     /// # Errors
     /// Their records do not make a state.
     pub async fn slots(&self, supervisor: ActorCell) -> Result<Vec<Cut>, StartError> {
-        let mut drivers = Vec::new();
-        let mut cuts = Vec::new();
-        let run = self.seed.wrapping_add(self.clock.now().0);
-        for number in 0..self.hash.slots() {
-            let machine = Slot::new(SlotSetup {
-                id: SlotId(number),
-                hash: self.hash.clone(),
-                run,
-                trackers: Arc::from([self.name.clone()]),
-                limits: SlotLimits::default(),
-            });
-            let driver = self.recover(machine, slot(number))?;
-            cuts.push(first_cut(driver.machine()));
-            drivers.push(driver);
-        }
+        let begun = Instant::now();
+        let (drivers, cuts): (Vec<_>, Vec<_>) = self.recover_slots()?.into_iter().unzip();
+        let flows: usize = drivers.iter().map(|driver| driver.machine().flow_count()).sum();
+        tracing::info!(flows, ms = begun.elapsed().as_millis() as u64, "slots are recovered");
         let setup = self.host(drivers, SlotOutlet(self.wiring.clone()));
         let (host, _) = self.tier.run(spawn(None, setup, Some(supervisor))).await?;
         self.wiring.set_slots(host);

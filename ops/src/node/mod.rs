@@ -9,27 +9,29 @@
 //!             └─ Dataplane ── shards  underlay     the kernel's routes and neighbours
 //! ```
 
+mod archivist;
 mod collection;
 pub mod dataplane;
 pub mod detach;
 pub(crate) mod flows;
 mod health;
-mod hosts;
+pub(crate) mod hosts;
 pub(crate) mod identity;
 mod kept;
 mod lock;
 pub(crate) mod plane;
 mod steering;
 mod supervisor;
-mod tier;
+pub(crate) mod tier;
 mod underlay;
-mod wiring;
+pub(crate) mod wiring;
 
 use crate::api;
 use crate::api::server::Server;
 use crate::cli::exit::Exit;
 use crate::config::NodeConfig;
 use crate::metrics::Metrics;
+use archivist::Archivist;
 use hosts::Hosts;
 use lock::RunLock;
 use penstock_actors::journal::embedded::EmbeddedJournal;
@@ -121,6 +123,7 @@ struct Running {
     supervisor: ActorRef<SupervisorMessage>,
     served: tokio::task::JoinHandle<()>,
     metrics: Option<tokio::task::JoinHandle<()>>,
+    archivist: Archivist,
     stop: watch::Sender<bool>,
     _tier: Tier,
     /// Dropped last: then everything appended is on stable storage.
@@ -157,6 +160,7 @@ impl Running {
             None => None,
             Some(address) => Some(api::server::MetricsServer::bind(address).await?),
         };
+        let archived = hosts.clone();
         let arguments =
             SupervisorArguments { config: config.clone(), hosts, reader, changes, underlay, fatal };
         let (supervisor, _) =
@@ -165,6 +169,8 @@ impl Running {
                 other => other.into(),
             })?;
         let dataplane = ractor::call!(supervisor, SupervisorMessage::Dataplane)?;
+        let folder = config.data_directory.clone();
+        let archivist = Archivist::start(archived, folder, config.journal.clone())?;
         let (stop, stopped) = watch::channel(false);
         let plane =
             NodePlane { config, clock, started, wiring, journal: journal.clone(), dataplane };
@@ -175,7 +181,7 @@ impl Running {
         });
         let served = server.serve(router, until(stopped));
         let served = tokio::spawn(async move { report(served.await) });
-        Ok(Running { supervisor, served, metrics, stop, _tier: tier, _journal: journal })
+        Ok(Running { supervisor, served, metrics, archivist, stop, _tier: tier, _journal: journal })
     }
 
     /// Ends everything in order; false when something would not.
@@ -186,13 +192,16 @@ impl Running {
         for served in served.into_iter().flatten() {
             let _ = tokio::time::timeout(API_PATIENCE, served).await;
         }
-        match ractor::call!(self.supervisor, SupervisorMessage::Stop) {
+        let in_order = match ractor::call!(self.supervisor, SupervisorMessage::Stop) {
             Ok(in_order) => in_order,
             Err(error) => {
                 tracing::error!(%error, "the node could not be stopped in order");
                 false
             }
-        }
+        };
+        // A panic in there has been reported, and what it would have made is not needed.
+        let _ = tokio::task::spawn_blocking(|| self.archivist.stop()).await;
+        in_order
     }
 }
 

@@ -19,15 +19,16 @@ use penstock_actors::journal::store::Store;
 use penstock_actors::recovery::RecoveryError;
 use penstock_actors::replay::verify::{Mismatch, Verify};
 use penstock_actors::replay::{self, Progress, Replayed, Until, Watch};
-use penstock_actors::seam::JournalError;
+use penstock_actors::seam::{JournalError, Snapshots};
 use penstock_event_schema::envelope::{Envelope, Record};
 use penstock_event_schema::event::flow::FlowEvent;
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
+use penstock_event_schema::id::Time;
 use plane::ReplayedPlane;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Why a folder cannot be replayed.
@@ -42,6 +43,16 @@ pub enum ReplayError {
     /// The folder does not say how flows are placed in slots.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// What was recorded up to the moment has been trimmed.
+    #[error(
+        "--until: the data folder {} can be replayed from {} on, and what was before has been trimmed: ask for a later moment; `journal.retainHours` and `journal.retainBytesMax` of the node's configuration say how much is kept", folder.display(), moment::show(*since)
+    )]
+    Before {
+        /// The folder.
+        folder: PathBuf,
+        /// The first moment that can be rebuilt.
+        since: Time,
+    },
     /// There is no such record.
     #[error(
         "--until: the journal has no record {0}; `penstock replay` without --until shows how far it goes"
@@ -77,6 +88,9 @@ pub struct Report {
     pub bindings: u64,
     /// Networks, endpoints, target sets and requirements.
     pub objects: u64,
+    /// The first moment that can be replayed, RFC 3339, where records have been trimmed.
+    #[serde(default)]
+    pub since: Option<String>,
     /// The time of the last record, RFC 3339.
     pub last_time: String,
     /// How long it took.
@@ -122,6 +136,12 @@ struct Watcher<'a> {
 }
 
 impl Watch for Watcher<'_> {
+    fn begin(&mut self, begun: &Replayed, since: Time) {
+        if let Some(verify) = &mut self.verify {
+            verify.begin(begun, since);
+        }
+    }
+
     fn network(&mut self, envelope: &Envelope, event: &NetworkEvent) {
         if let Some(verify) = &mut self.verify {
             verify.network(envelope, event);
@@ -159,6 +179,7 @@ impl Folder {
         verify: bool,
     ) -> Result<(Replayed, Report), ReplayError> {
         let until = self.until(until)?;
+        self.refuse_before(until)?;
         let bar = progress_bar(replay::records_max(&self.store, until)?);
         let verify = verify.then(|| Verify::new(&self.store, self.hash.clone()));
         let mut watcher = Watcher { bar, verify };
@@ -173,6 +194,17 @@ impl Folder {
         Ok((replayed, report))
     }
 
+    fn refuse_before(&self, until: Until) -> Result<(), ReplayError> {
+        let (Until::Time(time) | Until::Record(_, _, time)) = until else { return Ok(()) };
+        match replay::since(&self.store, &self.hash)? {
+            Some(since) if time < since => {
+                let folder = self.store.folder().map(Path::to_owned).unwrap_or_default();
+                Err(ReplayError::Before { folder, since })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn until(&self, moment: Option<Moment>) -> Result<Until, ReplayError> {
         let (at, seq) = match moment {
             None => return Ok(Until::End),
@@ -184,6 +216,9 @@ impl Folder {
             found = Record::from_bytes(bytes).ok().map(|record| record.envelope);
             ControlFlow::Break(())
         })?;
+        if let Some(first) = found.as_ref().filter(|envelope| envelope.seq > seq) {
+            self.refuse_before(Until::Record(at, seq, Time(first.time.0.saturating_sub(1))))?;
+        }
         let found = found.filter(|envelope| envelope.seq == seq);
         let envelope = found.ok_or_else(|| ReplayError::NoRecord(format!("{at}/{seq}")))?;
         Ok(Until::Record(at, seq, envelope.time))
@@ -220,6 +255,7 @@ fn report(replayed: &Replayed, seconds: f64, verified: Option<Verified>) -> Repo
         flows_closed: closed,
         bindings,
         objects: replayed.networks.machine().catalog().snapshot().len() as u64,
+        since: replayed.since.map(moment::show),
         last_time: moment::show(last),
         seconds,
         records_per_second: if seconds > 0.0 { records as f64 / seconds } else { 0.0 },

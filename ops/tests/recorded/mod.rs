@@ -9,6 +9,7 @@ use penstock_actors::journal::store::StoreLimits;
 use penstock_actors::machine::Machine;
 use penstock_actors::network::{self, Limits, Networks};
 use penstock_actors::replay::{NETWORKS, Replayed};
+use penstock_actors::retention::Retention;
 use penstock_actors::seam::{Journal, Position};
 use penstock_event_schema::codec::JournalEvent;
 use penstock_event_schema::directive::Op;
@@ -42,7 +43,7 @@ fn slot_at(number: u16) -> TopicPartition {
 /// See the module.
 pub struct World {
     writer: EmbeddedWriter,
-    _journal: EmbeddedJournal,
+    journal: EmbeddedJournal,
     networks: Driver<Networks>,
     slots: Vec<Driver<Slot>>,
     decision: Driver<Decision>,
@@ -81,16 +82,18 @@ impl World {
         let now = Time(1_700_000_000_000_000_000);
         let mut reader = journal.reader();
         let mut writer = journal.reader();
-        let networks = Networks::new(Limits::default());
+        let networks = || Networks::new(Limits::default());
         let networks = Driver::recover_from(&mut reader, networks, setup(NETWORKS), now);
         let slot = |number| {
-            let machine = Slot::new(SlotSetup {
-                id: SlotId(number),
-                hash: hash.clone(),
-                trackers: Arc::from(["node-1".to_owned()]),
-                run: 1,
-                limits: SlotLimits::default(),
-            });
+            let machine = || {
+                Slot::new(SlotSetup {
+                    id: SlotId(number),
+                    hash: hash.clone(),
+                    trackers: Arc::from(["node-1".to_owned()]),
+                    run: 1,
+                    limits: SlotLimits::default(),
+                })
+            };
             let driver =
                 Driver::recover_from(&mut journal.reader(), machine, setup(slot_at(number)), now);
             driver.expect("its records are sound")
@@ -99,7 +102,7 @@ impl World {
         let decision = fresh_decision(&hash, &mut writer, 0, now);
         World {
             writer,
-            _journal: journal,
+            journal,
             networks: networks.expect("its records are sound"),
             slots,
             decision,
@@ -111,6 +114,11 @@ impl World {
 
     pub fn now(&self) -> Time {
         self.now
+    }
+
+    /// Lets time pass.
+    pub fn pass_to(&mut self, now: Time) {
+        self.now = self.now.max(now);
     }
 
     /// Puts all objects; `web` has these of three targets.
@@ -153,6 +161,28 @@ impl World {
         for event in self.networks.machine().catalog().snapshot() {
             self.decide(decision::Command::Configure(event));
         }
+    }
+
+    /// Makes snapshots of everything, and then trims all that two of them cover.
+    pub fn archive(&mut self) {
+        let mut archive = self.journal.archive();
+        let networks = || Networks::new(Limits::default());
+        archive.snapshot(NETWORKS, networks).expect("its records are sound");
+        for number in 0..SLOTS {
+            let hash = self.hash.clone();
+            let slot = || {
+                Slot::new(SlotSetup {
+                    id: SlotId(number),
+                    hash: hash.clone(),
+                    trackers: Arc::from(["node-1".to_owned()]),
+                    run: 1,
+                    limits: SlotLimits::default(),
+                })
+            };
+            archive.snapshot(slot_at(number), slot).expect("its records are sound");
+        }
+        let nothing = Retention { time_ms: 0, bytes: 0 };
+        archive.trim(&nothing, self.now).expect("it can be written");
     }
 
     pub fn recorded_state(&self) -> Vec<Vec<u8>> {
