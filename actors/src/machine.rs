@@ -97,27 +97,50 @@ pub trait Machine: Sized {
 
 /// Why a recorded state does not read.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("line {line} of the state does not read: {error}")]
+#[error("entry {entry} of the state does not read: {error}")]
 pub struct RestoreError {
-    /// Which line, from 1 on.
-    pub line: usize,
+    /// Which one, from 1 on.
+    pub entry: usize,
     /// What is wrong with it.
     pub error: String,
 }
 
-impl RestoreError {
-    /// Hands each line of a state to `take`, and says at which one that failed.
+/// A state whose entries stand one after another, each as its length (32 bits, little endian) and
+/// its bytes.
+pub mod entries {
+    use super::RestoreError;
+
+    /// Adds the entry that `write` appends.
+    pub fn push(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        let begin = out.len();
+        out.extend_from_slice(&[0; 4]);
+        write(out);
+        let length = u32::try_from(out.len() - begin - 4).expect("an entry is below 4 GiB");
+        out[begin..begin + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    /// Hands each entry to `take`, and says at which one that failed.
     ///
     /// # Errors
-    /// As `take`.
-    pub fn at_lines<E: std::fmt::Display>(
-        state: &[u8],
+    /// As `take`, or the state ends within an entry.
+    pub fn each<E: std::fmt::Display>(
+        mut state: &[u8],
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), RestoreError> {
-        let lines = state.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        for (index, line) in lines.enumerate() {
-            take(line).map_err(|e| RestoreError { line: index + 1, error: e.to_string() })?;
+        let mut entry = 0;
+        while !state.is_empty() {
+            entry += 1;
+            let failed = |error| RestoreError { entry, error };
+            let (bytes, rest) = split(state).ok_or_else(|| failed("it is cut off".into()))?;
+            take(bytes).map_err(|error| failed(error.to_string()))?;
+            state = rest;
         }
         Ok(())
+    }
+
+    /// The first entry, and what stands after it.
+    fn split(state: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (length, rest) = state.split_first_chunk()?;
+        rest.split_at_checked(u32::from_le_bytes(*length) as usize)
     }
 }

@@ -1,6 +1,10 @@
 //! Flow identity: protocol, network and the ordered pair of ends. The order is the direction.
 
+mod octets;
+
 use crate::id::{NetworkId, SlotId};
+use octets::Octets;
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use siphasher::sip::SipHasher13;
 use std::fmt;
@@ -158,28 +162,50 @@ impl FromStr for FlowKey {
 
 impl Serialize for FlowKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return Octets::of_key(self).serialize(serializer);
+        }
         serializer.serialize_str(Text::default().key(self).as_str())
     }
 }
 
 impl Serialize for Protocol {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_u8(self.0);
+        }
         serializer.serialize_str(Text::default().protocol(*self).as_str())
     }
 }
 
-macro_rules! serde_as_text {
-    ($name:ty) => {
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
+fn from_text<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: FromStr<Err = String>,
+    D: Deserializer<'de>,
+{
+    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+    text.parse().map_err(D::Error::custom)
 }
-serde_as_text!(FlowKey);
-serde_as_text!(Protocol);
+
+impl<'de> Deserialize<'de> for FlowKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return from_text(deserializer);
+        }
+        Octets::deserialize(deserializer)?
+            .key()
+            .ok_or_else(|| Error::custom("these are no flow key"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Protocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return from_text(deserializer);
+        }
+        u8::deserialize(deserializer).map(Protocol)
+    }
+}
 
 /// The same text as [`fmt::Display`] gives, built on the stack without the formatting machinery:
 /// records hold several keys and ends each, and a journal writes a few hundred thousand a second.
@@ -245,19 +271,47 @@ impl Text {
     }
 }
 
-/// Serialises a `SocketAddr` as serde does, by [`Text`].
+/// Serialises a `SocketAddr` as serde does where people read it, by [`Text`], and in binary forms
+/// as [`Octets`].
 pub(crate) mod end {
-    use super::{Deserialize, Deserializer, Serializer, SocketAddr, Text};
+    use super::{
+        Deserialize, Deserializer, Error as _, Octets, Serialize, Serializer, SocketAddr, Text,
+    };
 
     pub(crate) fn serialize<S: Serializer>(end: &SocketAddr, to: S) -> Result<S::Ok, S::Error> {
         if !to.is_human_readable() {
-            return serde::Serialize::serialize(end, to);
+            return Octets::of_end(*end).serialize(to);
         }
         to.serialize_str(Text::default().end(*end).as_str())
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
-        SocketAddr::deserialize(from)
+        if from.is_human_readable() {
+            return SocketAddr::deserialize(from);
+        }
+        let octets = Octets::deserialize(from)?;
+        octets.end().ok_or_else(|| D::Error::custom("these are no address and port"))
+    }
+}
+
+/// The same of an address beside its port.
+pub(crate) mod pool_port {
+    use super::{Deserialize, Deserializer, IpAddr, Serialize, Serializer, SocketAddr, end};
+
+    type PoolPort = (IpAddr, u16);
+
+    pub(crate) fn serialize<S: Serializer>(port: &PoolPort, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() {
+            return port.serialize(to);
+        }
+        end::serialize(&SocketAddr::from(*port), to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PoolPort, D::Error> {
+        if from.is_human_readable() {
+            return PoolPort::deserialize(from);
+        }
+        end::deserialize(from).map(|end| (end.ip(), end.port()))
     }
 }
 

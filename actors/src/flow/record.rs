@@ -248,22 +248,9 @@ impl Flow {
     }
 
     /// Its part of the recorded state.
-    pub(super) fn recorded(&self) -> impl Serialize + '_ {
-        #[derive(Serialize)]
-        struct Recorded<'a> {
-            flow: &'a Directive,
-            resources: &'a [Resource],
-            choices: &'a [Choice],
-            trackers: &'a Trackers,
-            unknown: UnknownPolicy,
-            tenant: &'a str,
-            partition: &'a str,
-            opened: Time,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            rules: Option<RecordedRules<'a>>,
-        }
-        Recorded {
-            flow: &self.directive,
+    pub(super) fn recorded(&self) -> Recorded<'_> {
+        Recorded::Flow {
+            directive: &self.directive,
             resources: &self.resources,
             choices: &self.choices,
             trackers: &self.trackers,
@@ -278,16 +265,9 @@ impl Flow {
 
 impl Binding {
     /// Its part of the recorded state.
-    pub(super) fn recorded(&self) -> impl Serialize + '_ {
-        #[derive(Serialize)]
-        struct Recorded<'a> {
-            reverse: &'a Directive,
-            tenant: &'a str,
-            partition: &'a str,
-            bound: Time,
-        }
-        Recorded {
-            reverse: &self.directive,
+    pub(super) fn recorded(&self) -> Recorded<'_> {
+        Recorded::Binding {
+            directive: &self.directive,
             tenant: &self.subject.tenant,
             partition: &self.subject.partition,
             bound: self.bound,
@@ -295,15 +275,43 @@ impl Binding {
     }
 }
 
-/// A line of the recorded state as the event that makes it, with its time. What a flow's opening
-/// excluded is no part of the state.
-pub(super) fn restored(
-    line: &[u8],
-) -> Result<(FlowEvent, Time, Option<RestoredRules>), serde_json::Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct OfFlow {
-        flow: Arc<Directive>,
+/// An entry of the recorded state: MessagePack, since a recovery reads hundreds of thousands of
+/// them, with the names of fields, so that later versions can add some.
+#[derive(Serialize)]
+pub(super) enum Recorded<'a> {
+    Flow {
+        directive: &'a Directive,
+        resources: &'a [Resource],
+        choices: &'a [Choice],
+        trackers: &'a Trackers,
+        unknown: UnknownPolicy,
+        tenant: &'a str,
+        partition: &'a str,
+        opened: Time,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rules: Option<RecordedRules<'a>>,
+    },
+    Binding {
+        directive: &'a Directive,
+        tenant: &'a str,
+        partition: &'a str,
+        bound: Time,
+    },
+}
+
+impl Recorded<'_> {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let mut writer = rmp_serde::Serializer::new(out).with_struct_map();
+        self.serialize(&mut writer).expect("records are plain data, and a Vec takes all bytes");
+    }
+}
+
+/// The same read back.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+enum Restored {
+    Flow {
+        directive: Arc<Directive>,
         resources: Vec<Resource>,
         choices: Vec<Choice>,
         trackers: Trackers,
@@ -313,18 +321,23 @@ pub(super) fn restored(
         opened: Time,
         #[serde(default)]
         rules: Option<RestoredRules>,
-    }
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct OfBinding {
-        reverse: Arc<Directive>,
+    },
+    Binding {
+        directive: Arc<Directive>,
         tenant: String,
         partition: String,
         bound: Time,
-    }
-    if line.starts_with(b"{\"flow\"") {
-        let OfFlow {
-            flow,
+    },
+}
+
+/// An entry of the recorded state as the event that makes it, with its time. What a flow's
+/// opening excluded is no part of the state.
+pub(super) fn restored(
+    entry: &[u8],
+) -> Result<(FlowEvent, Time, Option<RestoredRules>), rmp_serde::decode::Error> {
+    match rmp_serde::from_slice(entry)? {
+        Restored::Flow {
+            directive,
             resources,
             choices,
             trackers,
@@ -333,24 +346,27 @@ pub(super) fn restored(
             partition,
             opened,
             rules,
-        } = serde_json::from_slice(line)?;
-        let interventions = rules.as_ref().map(|rules| rules.all.clone()).unwrap_or_default();
-        let (directive, excluded) = (flow, Vec::new());
-        let event = FlowOpened {
-            directive,
-            resources,
-            choices,
-            excluded,
-            trackers,
-            unknown,
-            interventions,
-            tenant,
-            partition,
-        };
-        return Ok((FlowEvent::FlowOpened(event), opened, rules));
+        } => {
+            let interventions = rules.as_ref().map(|rules| rules.all.clone()).unwrap_or_default();
+            let event = FlowOpened {
+                directive,
+                resources,
+                choices,
+                excluded: Vec::new(),
+                trackers,
+                unknown,
+                interventions,
+                tenant,
+                partition,
+            };
+            Ok((FlowEvent::FlowOpened(event), opened, rules))
+        }
+        Restored::Binding { directive, tenant, partition, bound } => Ok((
+            FlowEvent::ReverseBound(ReverseBound { directive, tenant, partition }),
+            bound,
+            None,
+        )),
     }
-    let OfBinding { reverse: directive, tenant, partition, bound } = serde_json::from_slice(line)?;
-    Ok((FlowEvent::ReverseBound(ReverseBound { directive, tenant, partition }), bound, None))
 }
 
 /// Values that many flows have in common, each held once. Those that nobody holds any more are

@@ -4,11 +4,13 @@
 use super::connection::Connection;
 use super::intervene::Rules;
 use super::protocol::{Command, Effect, Event, SlotRefusal, SlotSetup, Timer};
-use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject, restored};
+use super::record::{
+    Binding, Flow, FlowView, Live, Opening, Phase, Recorded, Shared, Subject, restored,
+};
 use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
-use crate::machine::{Commit, Context, Machine, RestoreError};
+use crate::machine::{Commit, Context, Machine, RestoreError, entries};
 use crate::network::TargetEnd;
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{
@@ -520,37 +522,21 @@ impl Machine for Slot {
         }
     }
 
-    /// One line of JSON per flow and per binding, in the order of their keys.
+    /// An entry per flow and per binding, in the order of their keys.
     fn recorded_state(&self, out: &mut Vec<u8>) {
-        let mut sorted: BTreeMap<FlowKey, Timer> = BTreeMap::new();
-        sorted.extend(
-            self.table.flows.iter().map(|(at, flow)| (flow.directive.flow, Timer::Flow(at))),
-        );
-        let reverse =
-            |(at, binding): (u32, &Binding)| Some((binding.directive.reverse?, Timer::Binding(at)));
-        sorted.extend(self.table.bindings.iter().filter_map(reverse));
-        for place in sorted.into_values() {
-            let written = match place {
-                Timer::Flow(at) => self
-                    .table
-                    .flows
-                    .get(at)
-                    .map(|flow| serde_json::to_writer(&mut *out, &flow.recorded())),
-                Timer::Binding(at) => self
-                    .table
-                    .bindings
-                    .get(at)
-                    .map(|binding| serde_json::to_writer(&mut *out, &binding.recorded())),
-                Timer::Opening(_) => None,
-            };
-            written.transpose().expect("records are plain data, and a Vec takes all bytes");
-            out.push(b'\n');
+        let mut sorted: BTreeMap<FlowKey, Recorded<'_>> = BTreeMap::new();
+        let flows = self.table.flows.iter();
+        sorted.extend(flows.map(|(_, flow)| (flow.directive.flow, flow.recorded())));
+        let bindings = self.table.bindings.iter();
+        sorted.extend(bindings.filter_map(|(_, b)| Some((b.directive.reverse?, b.recorded()))));
+        for recorded in sorted.into_values() {
+            entries::push(out, |out| recorded.write(out));
         }
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
-        RestoreError::at_lines(state, |line| {
-            let (event, at, rules) = restored(line)?;
+        entries::each(state, |entry| {
+            let (event, at, rules) = restored(entry)?;
             let key = match &event {
                 FlowEvent::FlowOpened(opened) => Some(opened.directive.flow),
                 _ => None,
@@ -562,7 +548,7 @@ impl Machine for Slot {
             {
                 flow.rules = Some(rules.into());
             }
-            Ok::<_, serde_json::Error>(())
+            Ok::<_, rmp_serde::decode::Error>(())
         })
     }
 }

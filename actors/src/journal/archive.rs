@@ -76,6 +76,9 @@ pub struct Trimmed {
 
 impl Archive {
     pub(super) fn new(commit: Arc<Commit>) -> Archive {
+        if let Err(error) = commit.store().merge_files() {
+            tracing::warn!(%error, "the store's files are not merged, and a replay gets slower");
+        }
         Archive { commit, garbage: 0 }
     }
 

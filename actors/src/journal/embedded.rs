@@ -77,7 +77,7 @@ impl EmbeddedJournal {
         self.commit.written_and_durable()
     }
 
-    /// What keeps snapshots of it and trims it.
+    /// What keeps snapshots of it and trims it. From then on its files are merged, too.
     pub fn archive(&self) -> Archive {
         Archive::new(self.commit.clone())
     }

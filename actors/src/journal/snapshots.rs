@@ -26,6 +26,7 @@ const MEMTABLE_BYTES: usize = 32 << 20;
 
 pub(super) fn options() -> Options {
     let mut options = Options::default();
+    options.set_disable_auto_compactions(true);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(MEMTABLE_BYTES);
     options

@@ -135,6 +135,17 @@ impl Store {
         self.db.cf_handle(JOURNAL).expect("the store was opened with this column family")
     }
 
+    /// From now on files are merged as they get many. Not before: a start would share its
+    /// processors with what can wait.
+    pub(super) fn merge_files(&self) -> Result<(), JournalError> {
+        for name in [JOURNAL, SNAPSHOTS] {
+            let family = self.db.cf_handle(name).expect("a store that is written has both");
+            let set = self.db.set_options_cf(family, &[("disable_auto_compactions", "false")]);
+            set.map_err(|error| store_error(&error))?;
+        }
+        Ok(())
+    }
+
     /// Adds a record to a batch.
     pub(super) fn put(&self, batch: &mut WriteBatch, at: TopicPartition, seq: Seq, bytes: &[u8]) {
         batch.put_cf(self.journal(), key(at, seq), bytes);
@@ -330,6 +341,7 @@ fn store_options(limits: StoreLimits) -> Options {
 /// Records come in order within a topic partition, are never changed and rarely read: sorted files
 /// are merged late and few times, and never hold up a write.
 fn journal_options(options: &mut Options, limits: StoreLimits) {
+    options.set_disable_auto_compactions(true);
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(limits.memtable_bytes);
     options.set_max_write_buffer_number(limits.memtables_max);

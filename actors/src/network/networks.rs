@@ -7,7 +7,7 @@ use super::health::{self, Probed, Streaks};
 use super::requirement;
 use super::spec::{Kind, Spec};
 use super::validate::{Check, Limits, Problem, Refusal};
-use crate::machine::{Commit, Context, Machine, MachineEvent, RestoreError};
+use crate::machine::{Commit, Context, Machine, MachineEvent, RestoreError, entries};
 use penstock_event_schema::codec::{CodecError, JournalEvent};
 use penstock_event_schema::envelope::Envelope;
 use penstock_event_schema::epoch::{Epoch, Seq};
@@ -290,27 +290,30 @@ impl Machine for Networks {
         }
     }
 
-    /// One line of JSON per object and per changed health, by kind and number, then the targets
-    /// that drain and the next numbers of all kinds.
+    /// An entry of JSON, after its kind and a blank, per object and per changed health, by kind
+    /// and number, then the targets that drain and the next numbers of all kinds.
     fn recorded_state(&self, out: &mut Vec<u8>) {
         for event in self.catalog.snapshot() {
-            out.extend_from_slice(event.kind().as_bytes());
-            out.push(b' ');
-            event.encode(out);
-            out.push(b'\n');
+            entries::push(out, |out| {
+                out.extend_from_slice(event.kind().as_bytes());
+                out.push(b' ');
+                event.encode(out);
+            });
         }
         for drain in self.drains.recorded() {
-            out.extend_from_slice(b"drain ");
-            serde_json::to_writer(&mut *out, &drain).expect("plain data, and a Vec takes all");
-            out.push(b'\n');
+            entries::push(out, |out| {
+                out.extend_from_slice(b"drain ");
+                serde_json::to_writer(out, &drain).expect("plain data, and a Vec takes all");
+            });
         }
-        out.extend_from_slice(format!("next {:?}\n", self.catalog.next_numbers()).as_bytes());
+        let next = format!("next {:?}", self.catalog.next_numbers());
+        entries::push(out, |out| out.extend_from_slice(next.as_bytes()));
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
-        RestoreError::at_lines(state, |line| {
-            let blank = line.iter().position(|byte| *byte == b' ').ok_or("it has no kind")?;
-            let (kind, value) = (&line[..blank], &line[blank + 1..]);
+        entries::each(state, |entry| {
+            let blank = entry.iter().position(|byte| *byte == b' ').ok_or("it has no kind")?;
+            let (kind, value) = (&entry[..blank], &entry[blank + 1..]);
             if kind == b"next" {
                 let numbers = serde_json::from_slice(value).map_err(|error| error.to_string())?;
                 self.catalog.skip_numbers(numbers);

@@ -146,7 +146,7 @@ impl Machine for Counter {
 
     fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
         let bytes = state.try_into();
-        let bytes = bytes.map_err(|_| RestoreError { line: 1, error: "no eight bytes".into() })?;
+        let bytes = bytes.map_err(|_| RestoreError { entry: 1, error: "no eight bytes".into() })?;
         self.total = u64::from_be_bytes(bytes);
         Ok(())
     }

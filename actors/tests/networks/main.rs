@@ -2,7 +2,7 @@
 
 mod steering;
 
-use penstock_actors::machine::{Commit, Context, Machine, MachineEvent};
+use penstock_actors::machine::{Commit, Context, Machine, MachineEvent, entries};
 use penstock_actors::network::spec::{Kind, Spec};
 use penstock_actors::network::{Catalog, Command, Effect, Event, Limits, Networks};
 use penstock_event_schema::event::network::{NetworkEvent, Removed};
@@ -646,7 +646,7 @@ fn a_replay_gives_the_same_state() {
     networks.recorded_state(&mut live);
     replayed.recorded_state(&mut again);
     assert_eq!(String::from_utf8_lossy(&live), String::from_utf8_lossy(&again));
-    assert!(live.ends_with(b"next [3, 2, 2, 6, 7]\n"), "{}", String::from_utf8_lossy(&live));
+    assert!(live.ends_with(b"next [3, 2, 2, 6, 7]"), "{}", String::from_utf8_lossy(&live));
     let (mut restored, mut once_more) = (Networks::new(Limits::default()), Vec::new());
     restored.restore(&live).expect("it was just written");
     restored.recorded_state(&mut once_more);
@@ -654,13 +654,18 @@ fn a_replay_gives_the_same_state() {
 }
 
 #[test]
-fn a_state_that_is_not_known_is_refused_with_its_line() {
-    let check = |state: &str, part: &str| {
-        let error = Networks::new(Limits::default()).restore(state.as_bytes()).unwrap_err();
-        assert!(error.to_string().contains(part), "{state}: {error}");
+fn a_state_that_is_not_known_is_refused_with_its_entry() {
+    let check = |all: &[&str], part: &str| {
+        let mut state = Vec::new();
+        for entry in all {
+            entries::push(&mut state, |out| out.extend_from_slice(entry.as_bytes()));
+        }
+        let error = Networks::new(Limits::default()).restore(&state).unwrap_err();
+        assert!(error.to_string().contains(part), "{all:?}: {error}");
     };
-    check("nothing", "line 1 of the state does not read: it has no kind");
-    check("next [3, 2, 2, 6, 7]\nnext [3]\n", "line 2 of the state");
-    check("penstock.network.network_defined.v9 {}\n", "penstock.network.network_defined.v9");
-    check("penstock.network.network_defined.v1 {}\n", "line 1 of the state");
+    let next = "next [3, 2, 2, 6, 7]";
+    check(&["nothing"], "entry 1 of the state does not read: it has no kind");
+    check(&[next, "next [3]"], "entry 2 of the state");
+    check(&["penstock.network.network_defined.v9 {}"], "penstock.network.network_defined.v9");
+    check(&["penstock.network.network_defined.v1 {}"], "entry 1 of the state");
 }

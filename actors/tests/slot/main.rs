@@ -8,7 +8,7 @@ mod objects;
 mod router;
 
 use penstock_actors::flow::{Command, Effect, Event, Slot, SlotLimits, SlotRefusal, SlotSetup};
-use penstock_actors::machine::{Commit, Context, Machine, MachineEvent};
+use penstock_actors::machine::{Commit, Context, Machine, MachineEvent, entries};
 use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::event::flow::{FlowEvent, RefusalReason, Resource};
 use penstock_event_schema::flow::{FlowKey, SlotHash};
@@ -23,6 +23,7 @@ use penstock_event_schema::message::tracker::{
     BindOutcome, DirectiveReply, DirectiveRequest, TrackerMessage,
 };
 use penstock_event_schema::requirement::{Action, Condition, Intervention, UnknownPolicy};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const KEY: &str = "1/tcp/10.0.0.5:40000>10.90.0.80:80";
@@ -622,16 +623,38 @@ fn a_recovery_gives_every_flow_its_whole_limit_again() {
 }
 
 #[test]
-fn recorded_state_is_in_the_order_of_keys_and_readable() {
+fn recorded_state_is_in_the_order_of_keys_and_names_its_fields() {
     let stage = Stage::open();
     let mut state = Vec::new();
     stage.slot.recorded_state(&mut state);
-    let lines: Vec<serde_json::Value> = String::from_utf8(state)
-        .expect("JSON is UTF-8")
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
-        .collect();
-    assert_eq!(lines.len(), 2);
-    assert_eq!(lines[0]["flow"]["flow"], KEY);
-    assert_eq!(lines[1]["reverse"]["reverse"], REVERSE);
+    let mut found = Vec::new();
+    entries::each(&state, |entry| {
+        let read: BTreeMap<String, BTreeMap<String, serde::de::IgnoredAny>> =
+            rmp_serde::from_slice(entry)?;
+        let (kind, fields) = read.into_iter().next().expect("an entry has a kind");
+        found.push(format!("{kind}: {}", fields.into_keys().collect::<Vec<_>>().join(" ")));
+        Ok::<_, rmp_serde::decode::Error>(())
+    })
+    .unwrap();
+    let flow = "choices directive opened partition resources tenant trackers unknown";
+    let binding = "bound directive partition tenant";
+    assert_eq!(found, [format!("Flow: {flow}"), format!("Binding: {binding}")]);
+}
+
+#[test]
+fn a_state_that_is_cut_off_or_altered_is_refused_at_its_entry() {
+    let stage = Stage::open();
+    let mut state = Vec::new();
+    stage.slot.recorded_state(&mut state);
+    let second = 4 + u32::from_le_bytes(*state.first_chunk().unwrap()) as usize;
+    let check = |state: &[u8], expected: Option<usize>| {
+        let restored = slot(SlotLimits::default()).restore(state);
+        assert_eq!(restored.err().map(|error| error.entry), expected);
+    };
+    check(&state, None);
+    check(&state[..second], None);
+    check(&state[..second - 1], Some(1));
+    check(&state[..state.len() - 1], Some(2));
+    state[second + 5] ^= 1;
+    check(&state, Some(2));
 }

@@ -86,10 +86,12 @@ pub enum Choice {
     /// The next free pool port.
     Port {
         /// Where the search began.
+        #[serde(with = "crate::flow::pool_port")]
         start: (IpAddr, u16),
         /// How many were passed over because they were taken.
         skipped: u32,
         /// The one taken.
+        #[serde(with = "crate::flow::pool_port")]
         taken: (IpAddr, u16),
     },
     /// All targets of a set.
