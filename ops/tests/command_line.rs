@@ -58,6 +58,8 @@ fn arguments() {
         Ok("network: Some(\"clients\"), protocol: Some(udp), source: 10.0.0.1:5"),
     );
     check("flow explain 10.0.0.1>10.0.0.2", Err("is no flow: write SOURCE:PORT"));
+    check("flow watch 10.0.0.1:5>10.0.0.2:53", Ok("every: 1000, patience: None, output: Table"));
+    check("flow watch 10.0.0.1:5>10.0.0.2:53 --every 5", Err("5 is not in 100..=60000"));
     check("replay --data d --verify", Ok("verify: true, output: Table, question: None"));
     check(
         "replay --data d --until penstock.flow/1/2/3 get networks",
@@ -221,6 +223,14 @@ async fn a_session() {
         "",
         "error: nothing is known of the flow 10.0.0.1:5>10.0.0.2:53; see `penstock flow list`\n",
     );
+    check(
+        "flow watch 10.0.0.1:5>10.0.0.2:53 --every 100 --patience 0",
+        "",
+        6,
+        "",
+        "waiting for a flow of 10.0.0.1:5>10.0.0.2:53; end with Ctrl-C\nerror: nothing is known",
+    );
+    check("flow watch 10.0.0.1:5>10.0.0.2:53 -o yaml", "", 2, "", "write table or json");
     check("get node name", "", 2, "", "this takes no name");
     let backup = penstock(&socket, &["get", "all", "-o", "yaml"], "").1;
     check("apply -f -", &backup, 0, "unchanged", "");

@@ -2,6 +2,7 @@
 
 mod recorded;
 
+use penstock_actors::replay::From;
 use penstock_event_schema::event::flow::{Choice, FlowEvent};
 use penstock_event_schema::id::Time;
 use penstock_ops::client::{Reply, with_query};
@@ -52,12 +53,16 @@ fn check(
     until: Option<Moment>,
     expected: Result<(u64, u64, u64), &str>,
 ) -> Option<(Vec<Vec<u8>>, Report)> {
-    let replayed = Folder::open(folder).and_then(|folder| folder.replay(until, true));
+    let replayed = Folder::open(folder).and_then(|folder| folder.replay(From::First, until, true));
     match (replayed, expected) {
         (Ok((replayed, report)), Ok(expected)) => {
             let found = (report.flows, report.flows_opened, report.flows_closed);
             assert_eq!(found, expected, "{until:?}: {report:?}");
-            Some((recorded::states(&replayed), report))
+            let states = recorded::states(&replayed);
+            let folder = Folder::open(folder).expect("it opened before");
+            let (sooner, _) = folder.replay(From::Snapshots, until, false).expect("a state");
+            assert!(recorded::states(&sooner) == states, "{until:?}: snapshots lead elsewhere");
+            Some((states, report))
         }
         (Err(error), Err(part)) => {
             assert!(error.to_string().contains(part), "{error} lacks {part}");
@@ -144,6 +149,8 @@ fn a_trimmed_journal_is_replayed_from_its_cut() {
     assert!(found == states, "the end is another than that of the live slots");
     let verified = report.verified.expect("asked for");
     assert_eq!((verified.decisions, verified.mismatched), (40, 0), "{:?}", verified.mismatches);
+    let every = 1 + u64::from(recorded::SLOTS);
+    assert_eq!((verified.snapshots, verified.wrong_snapshots), (every, Vec::new()));
     assert_eq!(report.since, Some(moment::show(early)));
     let until = |time| Some(Moment::Time(time));
     let (found, _) = check(folder.path(), until(middle), Ok((40, 20, 0))).expect("a state");
@@ -153,6 +160,27 @@ fn a_trimmed_journal_is_replayed_from_its_cut() {
     let since = format!("can be replayed from {} on", moment::show(early));
     check(folder.path(), until(Time(early.0 - 1)), Err(&since));
     check(folder.path(), Some("penstock.flow/0/1".parse().expect("a record")), Err(&since));
+}
+
+#[test]
+fn a_snapshot_that_is_not_what_its_records_come_to_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut world = World::new(folder.path());
+    world.configure(&["s1", "s2", "s3"]);
+    for at in 0..20 {
+        world.open(&format!("1/tcp/10.0.0.{at}:40000>10.90.0.80:80"));
+    }
+    let last = world.keep_wrong_snapshot();
+    drop(world);
+    let replayed = Folder::open(folder.path())
+        .and_then(|folder| folder.replay(From::First, None, true))
+        .expect("its records are sound");
+    let verified = replayed.1.verified.expect("asked for");
+    assert!(!verified.is_sound());
+    assert_eq!((verified.mismatched, verified.snapshots), (0, 1));
+    let wrong: Vec<_> = verified.wrong_snapshots.iter().map(|wrong| &wrong.record).collect();
+    assert_eq!(wrong, [&last]);
+    assert!(verified.wrong_snapshots[0].error.contains("byte"), "{verified:?}");
 }
 
 #[test]
@@ -234,7 +262,7 @@ async fn a_moment_is_asked_like_a_node() {
     let case = case();
     let folder = Folder::open(case.folder.path()).expect("it opens");
     let until = Some(Moment::Time(case.middle));
-    let (replayed, _) = folder.replay(until, false).expect("a state");
+    let (replayed, _) = folder.replay(From::Snapshots, until, false).expect("a state");
     let router = folder.router(replayed, until).expect("a moment");
     for (path, status, part) in [
         ("/v1/flows", 200, "\"total\":10"),

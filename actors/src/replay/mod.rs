@@ -8,7 +8,8 @@
 //!
 //! A topic partition that has been trimmed begins at the snapshot behind which it was. So a moment
 //! can be rebuilt from the latest of these on; before it, some records of the others are read, and
-//! nobody is shown them as part of a whole.
+//! nobody is shown them as part of a whole. Who only wants the state of a moment begins with the
+//! latest snapshots before it ([`From::Snapshots`]).
 
 pub mod verify;
 
@@ -19,6 +20,7 @@ use crate::machine::Machine;
 use crate::network::{Limits, Networks};
 use crate::recovery::{Recovery, RecoveryError};
 use crate::seam::{JournalError, Position, Snapshots};
+use crate::snapshot::Head;
 use penstock_event_schema::envelope::{Envelope, RecordView};
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::event::flow::FlowEvent;
@@ -83,8 +85,34 @@ pub trait Watch {
     /// Something has happened to a flow; called before the state has it.
     fn flow(&mut self, _envelope: &Envelope, _event: &FlowEvent) {}
 
+    /// The state of a topic partition has a record; `state` is its machine.
+    fn taken(&mut self, _at: TopicPartition, _seq: Seq, _state: &dyn RecordedState) {}
+
     /// Called now and then.
     fn progress(&mut self, _progress: &Progress) {}
+}
+
+/// A machine of which only the recorded state is of interest.
+pub trait RecordedState {
+    /// As [`Machine::recorded_state`].
+    fn bytes(&self) -> Vec<u8>;
+}
+
+impl<M: Machine> RecordedState for M {
+    fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.recorded_state(&mut out);
+        out
+    }
+}
+
+/// Where a replay begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the first record that is there: whoever watches sees them all.
+    First,
+    /// At the latest snapshots of the moment's past: the state is the same, and comes sooner.
+    Snapshots,
 }
 
 /// Recorded state of a moment.
@@ -109,10 +137,11 @@ const PROGRESS_RECORDS: u64 = 4096;
 pub fn replay(
     store: &Store,
     hash: &SlotHash,
+    from: From,
     until: Until,
     watch: &mut dyn Watch,
 ) -> Result<Replayed, RecoveryError> {
-    let mut replayed = Replayed::begin(store, hash)?;
+    let mut replayed = Replayed::begin(store, hash, from, until)?;
     if let Some(since) = replayed.since {
         watch.begin(&replayed, since);
     }
@@ -132,9 +161,14 @@ pub fn replay(
 /// The first moment that can be rebuilt, where the journal has been trimmed.
 ///
 /// # Errors
-/// The store cannot be read, or a snapshot that is needed cannot be used.
+/// The store cannot be read.
 pub fn since(store: &Store, hash: &SlotHash) -> Result<Option<Time>, JournalError> {
-    Ok(Replayed::begin(store, hash)?.since)
+    let mut since = None;
+    for at in std::iter::once(NETWORKS).chain((0..hash.slots()).map(slot)) {
+        let (first, heads) = usable(store, at)?;
+        since = since.max(heads.first().filter(|_| first > Seq(1)).map(|head| head.position.time));
+    }
+    Ok(since)
 }
 
 /// The records that a replay up to `until` reads at most: what a progress bar needs.
@@ -162,37 +196,67 @@ fn slot(number: u16) -> TopicPartition {
     TopicPartition { topic: Topic::Flow, number }
 }
 
-/// Begins where the records of a topic partition do: with the oldest snapshot from which none is
-/// missing, or fresh.
+/// The first record of a topic partition, and the heads of the snapshots behind which no record
+/// is missing, the oldest first.
+fn usable(store: &Store, at: TopicPartition) -> Result<(Seq, Vec<Head>), JournalError> {
+    let first = store.records(at).record()?.map_or(Seq(1), |(seq, _)| seq);
+    let mut heads = Vec::new();
+    for (seq, head) in store.snapshot_heads(at)? {
+        match head {
+            Ok(head) if seq.next() >= first => heads.push(head),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%at, record = %seq, %error, "a snapshot is passed over"),
+        }
+    }
+    Ok((first, heads))
+}
+
+/// Begins a topic partition: fresh or with one of its snapshots.
 fn begin<M: Machine>(
     store: &Store,
     at: TopicPartition,
     fresh: impl Fn() -> M,
+    from: From,
+    until: Until,
 ) -> Result<Recovery<M>, JournalError> {
-    let first = store.records(at).record()?.map_or(Seq(1), |(seq, _)| seq);
-    if first == Seq(1) {
-        return Ok(Recovery::new(fresh(), setup(at), Position::default()));
+    let (first, mut heads) = usable(store, at)?;
+    let is_whole = first == Seq(1);
+    if from == From::Snapshots {
+        // The latest of the moment's past; where there is none, the oldest that there is.
+        heads.sort_by_key(|head| {
+            let Position { seq, time, .. } = head.position;
+            let is_past = until.includes(at, seq, time);
+            (!is_past, if is_past { u64::MAX - seq.0 } else { seq.0 })
+        });
+        heads.retain(|head| !is_whole || until.includes(at, head.position.seq, head.position.time));
+    } else if is_whole {
+        heads.clear();
     }
-    let last = store.last(at)?.seq;
+    let last = if heads.is_empty() { Seq(0) } else { store.last(at)?.seq };
     let mut why = "there is none".to_owned();
-    for (seq, head) in store.snapshot_heads(at)? {
-        if seq.next() < first {
-            continue;
-        }
-        let from = |head| Recovery::from_snapshot(fresh(), setup(at), store, &head, last);
-        match head.and_then(from) {
+    for head in heads {
+        match Recovery::from_snapshot(fresh(), setup(at), store, &head, last) {
             Ok(recovery) => return Ok(recovery),
             Err(error) => {
+                let seq = head.position.seq;
                 tracing::warn!(%at, record = %seq, %error, "a snapshot is passed over");
                 why = format!("that of record {seq}: {error}");
             }
         }
     }
+    if is_whole {
+        return Ok(Recovery::new(fresh(), setup(at), Position::default()));
+    }
     Err(JournalError::Trimmed { folder: store.folder.clone(), at, first, why })
 }
 
 impl Replayed {
-    fn begin(store: &Store, hash: &SlotHash) -> Result<Replayed, JournalError> {
+    fn begin(
+        store: &Store,
+        hash: &SlotHash,
+        from: From,
+        until: Until,
+    ) -> Result<Replayed, JournalError> {
         let machine = |number| {
             Slot::new(SlotSetup {
                 id: SlotId(number),
@@ -202,13 +266,18 @@ impl Replayed {
                 limits: SlotLimits::default(),
             })
         };
-        let networks = begin(store, NETWORKS, || Networks::new(Limits::default()))?;
+        let networks = begin(store, NETWORKS, || Networks::new(Limits::default()), from, until)?;
         let slots: Result<Vec<_>, _> = (0..hash.slots())
-            .map(|number| begin(store, slot(number), || machine(number)))
+            .map(|number| begin(store, slot(number), || machine(number), from, until))
             .collect();
         let slots = slots?;
-        let begins = slots.iter().map(Recovery::position).chain([networks.position()]);
-        let since = begins.filter(|begin| begin.seq > Seq(0)).map(|begin| begin.time).max();
+        let since = match from {
+            From::Snapshots => since(store, hash)?,
+            From::First => {
+                let begins = slots.iter().map(Recovery::position).chain([networks.position()]);
+                begins.filter(|begin| begin.seq > Seq(0)).map(|begin| begin.time).max()
+            }
+        };
         Ok(Replayed { networks, slots, progress: Progress::default(), since })
     }
 
@@ -253,17 +322,22 @@ impl Replayed {
             None => {
                 let see = |event: &NetworkEvent| watch.network(&envelope, event);
                 self.networks.take_read(&envelope, &view, see)?;
+                watch.taken(NETWORKS, envelope.seq, self.networks.machine());
             }
-            Some(slot) => self.slots[slot].take_read(&envelope, &view, |event| {
-                match event {
-                    FlowEvent::FlowOpened(_) => progress.opened += 1,
-                    FlowEvent::FlowClosed(_) => progress.closed += 1,
-                    FlowEvent::ReverseBound(_)
-                    | FlowEvent::FlowIntervened(_)
-                    | FlowEvent::ReverseReleased(_) => {}
-                }
-                watch.flow(&envelope, event);
-            })?,
+            Some(slot) => {
+                self.slots[slot].take_read(&envelope, &view, |event| {
+                    match event {
+                        FlowEvent::FlowOpened(_) => progress.opened += 1,
+                        FlowEvent::FlowClosed(_) => progress.closed += 1,
+                        FlowEvent::ReverseBound(_)
+                        | FlowEvent::FlowIntervened(_)
+                        | FlowEvent::ReverseReleased(_) => {}
+                    }
+                    watch.flow(&envelope, event);
+                })?;
+                let state = self.slots[slot].machine();
+                watch.taken(envelope.at, envelope.seq, state);
+            }
         }
         progress.records += 1;
         progress.bytes += bytes.len() as u64;

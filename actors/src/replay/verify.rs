@@ -1,9 +1,11 @@
-//! Holds every recorded decision against what it comes to when it is made again.
+//! Holds every recorded decision against what it comes to when it is made again, and every
+//! snapshot against the state that its records come to.
 
-use super::{NETWORKS, Replayed, Watch};
+use super::{NETWORKS, RecordedState, Replayed, Watch};
 use crate::decision::recompute::{Difference, Recomputation};
 use crate::journal::store::Store;
-use crate::seam::JournalError;
+use crate::seam::{JournalError, Snapshots};
+use crate::snapshot::Head;
 use penstock_event_schema::codec::JournalEvent;
 use penstock_event_schema::envelope::{Envelope, Record};
 use penstock_event_schema::epoch::Seq;
@@ -11,8 +13,9 @@ use penstock_event_schema::event::flow::{FlowEvent, FlowOpened};
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::{FlowKey, SlotHash};
 use penstock_event_schema::id::Time;
+use penstock_event_schema::topic::TopicPartition;
 use serde::Serialize;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
 /// A decision may follow objects that were exchanged up to this long before its record: an
@@ -51,14 +54,26 @@ pub struct Verify<'a> {
     pub mismatched: u64,
     /// The first of them.
     pub mismatches: Vec<Mismatch>,
+    /// Snapshots that the replay has not come to.
+    ahead: BTreeMap<(TopicPartition, Seq), Head>,
+    /// Snapshots that were held, byte for byte, against what the records before them come to.
+    pub snapshots: u64,
+    /// Those that hold something else, or do not read: their last records, and what is wrong.
+    pub wrong_snapshots: Vec<(String, String)>,
     /// Why older objects could not be read, if so.
     pub failure: Option<JournalError>,
 }
 
 impl<'a> Verify<'a> {
     /// Of the data folder that is replayed.
-    pub fn new(store: &'a Store, hash: SlotHash) -> Verify<'a> {
-        Verify {
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn new(store: &'a Store, hash: SlotHash) -> Result<Verify<'a>, JournalError> {
+        let mut verify = Verify {
+            ahead: BTreeMap::new(),
+            snapshots: 0,
+            wrong_snapshots: Vec::new(),
             store,
             objects: Recomputation::new(hash.clone()),
             hash,
@@ -69,7 +84,20 @@ impl<'a> Verify<'a> {
             mismatched: 0,
             mismatches: Vec::new(),
             failure: None,
+        };
+        for at in store.topic_partitions()? {
+            for (seq, head) in store.snapshot_heads(at)? {
+                match head {
+                    Ok(head) => drop(verify.ahead.insert((at, seq), head)),
+                    Err(error) => verify.wrong_snapshot(at, seq, error.to_string()),
+                }
+            }
         }
+        Ok(verify)
+    }
+
+    fn wrong_snapshot(&mut self, at: TopicPartition, seq: Seq, what: String) {
+        self.wrong_snapshots.push((format!("{at}/{seq}"), what));
     }
 
     fn decision(&mut self, envelope: &Envelope, opened: &FlowOpened) {
@@ -141,4 +169,26 @@ impl Watch for Verify<'_> {
             self.decision(envelope, opened);
         }
     }
+
+    fn taken(&mut self, at: TopicPartition, seq: Seq, state: &dyn RecordedState) {
+        let Some(head) = self.ahead.remove(&(at, seq)) else { return };
+        self.snapshots += 1;
+        let differs = match self.store.snapshot_state(at, &head) {
+            Ok(kept) => first_difference(&kept, &state.bytes()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(differs) = differs {
+            self.wrong_snapshot(at, seq, differs);
+        }
+    }
+}
+
+/// Where two states are not the same.
+fn first_difference(kept: &[u8], replayed: &[u8]) -> Option<String> {
+    if kept == replayed {
+        return None;
+    }
+    let same = kept.iter().zip(replayed).take_while(|(kept, replayed)| kept == replayed).count();
+    let (kept, replayed) = (kept.len(), replayed.len());
+    Some(format!("byte {same} differs; {kept} bytes are kept, the records come to {replayed}"))
 }

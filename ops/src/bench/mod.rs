@@ -9,7 +9,9 @@ mod load;
 mod nic;
 mod open;
 mod pipeline;
+mod recorded;
 mod recover;
+mod replay;
 mod report;
 mod subject;
 
@@ -38,6 +40,8 @@ pub fn run(options: Options) -> ExitCode {
         Bench::Open => open::run(rounds),
         Bench::Recover if options.full => recover::run(rounds, 1_000_000),
         Bench::Recover => recover::run(rounds, 100_000),
+        Bench::Replay if options.full => replay::run(rounds, 10_000_000),
+        Bench::Replay => replay::run(rounds, 1_000_000),
     };
     match result {
         Ok(outcome) => {
@@ -52,6 +56,11 @@ pub fn run(options: Options) -> ExitCode {
             (if not_root { Exit::Permission } else { Exit::Failed }).into()
         }
     }
+}
+
+/// What was being done when it failed.
+fn failed<E: std::error::Error>(doing: &'static str) -> impl Fn(E) -> Error {
+    move |error| Error::Command { command: doing.to_owned(), output: error.to_string() }
 }
 
 /// The middle of `values`; 0 of none.

@@ -6,41 +6,24 @@
 //! is not: starting the process, attaching ports and the first packet. The folder's files are in
 //! the page cache, as after a kill and not as after a power cut.
 
+use super::recorded::{self, Recording, TemporaryFolder, hosts, setup};
 use super::report::Figure;
-use super::{Outcome, median};
+use super::{Outcome, failed, median};
 use crate::lab::Error;
-use crate::node::hosts::{Hosts, StartError, last_time};
+use crate::node::hosts::StartError;
 use crate::node::tier::Tier;
-use crate::node::wiring::Wiring;
 use penstock_actors::decision::{self, Decision, DecisionSetup};
-use penstock_actors::driver::{Driver, DriverLimits, DriverSetup, Input};
-use penstock_actors::journal::archive::{Archive, Pace};
+use penstock_actors::driver::{Driver, Input};
 use penstock_actors::journal::embedded::EmbeddedJournal;
 use penstock_actors::journal::store::StoreLimits;
 use penstock_actors::recovery::{Recovery, RecoveryError};
-use penstock_actors::seam::{Journal, Position};
-use penstock_actors::shell::clock::Clock;
-use penstock_event_schema::codec::JournalEvent;
-use penstock_event_schema::directive::{Directive, Op};
-use penstock_event_schema::envelope::{Attributes, Sealed};
-use penstock_event_schema::epoch::Epoch;
-use penstock_event_schema::event::flow::{
-    Choice, FlowEvent, FlowOpened, Resource, ReverseBound, Trackers,
-};
-use penstock_event_schema::flow::{FlowKey, Protocol, SlotHash};
-use penstock_event_schema::id::{
-    DirectiveId, Generation, NetworkId, RequirementId, TargetId, Time,
-};
-use penstock_event_schema::requirement::UnknownPolicy;
-use penstock_event_schema::topic::{Topic, TopicPartition};
+use penstock_actors::seam::Position;
+use penstock_event_schema::id::DirectiveId;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const SLOTS: u16 = 64;
-const KEY: [u8; 16] = [9; 16];
 /// Flows that are written between two looks at what is due, as in a second of opening many.
 const BATCH: u32 = 8_192;
 
@@ -50,8 +33,7 @@ const BATCH: u32 = 8_192;
 /// The folder of temporary files takes no more.
 pub(super) fn run(rounds: u32, flows: u32) -> Result<Outcome, Error> {
     let tier = Tier::start().map_err(failed("start a thread"))?;
-    let name = format!("penstock-bench-recover-{}", std::process::id());
-    let folder = Folder(std::env::temp_dir().join(name));
+    let folder = TemporaryFolder::new("recover");
     let live = folder.0.join("live");
     let Prepared { tail, snapshots, journal } =
         prepare(&live, flows, &tier).map_err(failed("write the flows"))?;
@@ -97,21 +79,6 @@ fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-fn failed<E: std::error::Error>(doing: &'static str) -> impl Fn(E) -> Error {
-    move |error| Error::Command { command: doing.to_owned(), output: error.to_string() }
-}
-
-/// Taken away at the end.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} could not be removed: {error}", self.0.display());
-        }
-    }
-}
-
 /// What the folder holds.
 struct Prepared {
     tail: u64,
@@ -122,63 +89,18 @@ struct Prepared {
 
 /// Writes flows as their slots would, with snapshots at the node's pace.
 fn prepare(live: &Path, flows: u32, tier: &Tier) -> Result<Prepared, StartError> {
-    let journal =
-        EmbeddedJournal::open(live, StoreLimits::default()).map_err(RecoveryError::from)?;
-    let journal = Arc::new(journal);
-    let archive = journal.archive();
-    let hosts = hosts(&journal, tier)?;
-    let mut ends = vec![Position { epoch: Epoch(1), ..Position::default() }; usize::from(SLOTS)];
-    let mut writer = journal.reader();
+    let mut recording = Recording::open(live, tier)?;
     let mut snapshots = 0;
     for first in (0..flows).step_by(BATCH as usize) {
-        let mut records = Vec::new();
         let last = flows.min(first + BATCH);
-        for flow in first..last {
-            for (key, event) in events(flow) {
-                let number = hosts.hash.slot(&key).0;
-                records.push(seal(&mut ends[usize::from(number)], number, &event));
-            }
-        }
-        writer.append(&mut records, false);
-        writer.settle().map_err(RecoveryError::from)?;
+        recording.write((first..last).flat_map(recorded::opened))?;
         // The last flows are not in a snapshot yet when the process is killed.
         if last < flows {
-            snapshots += due(&hosts, &archive)?;
+            snapshots += recording.keep_snapshots()?;
         }
     }
-    archive.flush().map_err(RecoveryError::from)?;
-    let mut tail = 0;
-    for place in hosts.places() {
-        let behind = archive.behind(place.at());
-        tail += behind.map_err(RecoveryError::from)?.records;
-    }
-    Ok(Prepared { tail, snapshots, journal })
-}
-
-fn due(hosts: &Hosts, archive: &Archive) -> Result<u64, StartError> {
-    let mut made = 0;
-    for place in hosts.places() {
-        let behind = archive.behind(place.at());
-        let behind = behind.map_err(RecoveryError::from)?;
-        if behind.is_due(&Pace::default(), hosts.clock.now()) {
-            made += u64::from(hosts.snapshot(archive, place)?);
-        }
-    }
-    Ok(made)
-}
-
-fn hosts(journal: &Arc<EmbeddedJournal>, tier: &Tier) -> Result<Hosts, StartError> {
-    let hash = SlotHash::new(KEY, SLOTS);
-    let last = last_time(journal, SLOTS).map_err(RecoveryError::from)?;
-    Ok(Hosts {
-        name: "node-1".into(),
-        journal: journal.clone(),
-        wiring: Wiring::new(hash.clone()),
-        tier: tier.place(),
-        hash,
-        clock: Clock::start(last),
-        seed: 1,
-    })
+    let tail = recording.behind()?;
+    Ok(Prepared { tail, snapshots, journal: recording.journal })
 }
 
 /// As a node starts: opening, slots, decision node; and the flows found.
@@ -210,22 +132,13 @@ fn from_all_records(folder: &Path, tier: &Tier) -> Result<Duration, StartError> 
     let journal = Arc::new(journal);
     let hosts = hosts(&journal, tier)?;
     let mut drivers = Vec::new();
-    for number in 0..SLOTS {
+    for number in 0..recorded::SLOTS {
         let fresh = hosts.fresh_slot(number, 1);
         let mut recovery = Recovery::new(fresh, setup(number), Position::default());
         recovery.take_all(&journal.reader())?;
         drivers.push(recovery.finish(hosts.clock.now()));
     }
     Ok(begun.elapsed())
-}
-
-fn setup(number: u16) -> DriverSetup {
-    let (source, limits) = ("node-1".to_owned(), DriverLimits::default());
-    DriverSetup { at: slot(number), source, seed: 1, limits }
-}
-
-fn slot(number: u16) -> TopicPartition {
-    TopicPartition { topic: Topic::Flow, number }
 }
 
 /// Copies a data folder with its store, and says how many bytes that were.
@@ -240,76 +153,4 @@ fn copy(from: &Path, to: &Path) -> Result<u64, std::io::Error> {
         bytes += fs::copy(entry.path(), to.join("store").join(entry.file_name()))?;
     }
     Ok(bytes)
-}
-
-fn seal(end: &mut Position, number: u16, event: &FlowEvent) -> Sealed {
-    let (tenant, partition) = event.subject();
-    let (seq, time) = (end.seq.next(), Time(1_700_000_000_000_000_000 + end.seq.0));
-    let attributes = Attributes {
-        at: slot(number),
-        epoch: end.epoch,
-        seq,
-        source: "node-1",
-        kind: event.kind(),
-        time,
-        tenant,
-        partition,
-        partition_epoch: 0,
-    };
-    let record = Sealed::new(&attributes, &end.chain, 1024, |out| event.encode(out));
-    *end = Position { epoch: end.epoch, seq, chain: record.chain, time };
-    record
-}
-
-/// The two records of a flow that is balanced and source-substituted, with their keys.
-fn events(flow: u32) -> [(FlowKey, FlowEvent); 2] {
-    let (tenant, partition) = ("acme".to_owned(), "default".to_owned());
-    let ipv4 = |base: u32, add: u32| IpAddr::V4(Ipv4Addr::from(base + add));
-    let key = |network, source, source_port, destination, destination_port| FlowKey {
-        network: NetworkId(network),
-        protocol: Protocol::TCP,
-        source,
-        destination,
-        source_port,
-        destination_port,
-    };
-    let (client, client_port) = (ipv4(0x0a01_0000, flow >> 14), 1024 + (flow & 0x3fff) as u16);
-    let (pool, pool_port) = (ipv4(0x0a02_0100, flow / 60_000), 1024 + (flow % 60_000) as u16);
-    let (service, server) = (ipv4(0x0a5a_0050, 0), ipv4(0x0a02_000a, flow % 8));
-    let forward = key(1, client, client_port, service, 80);
-    let reverse = key(2, server, 8080, pool, pool_port);
-    let directive = Arc::new(Directive {
-        id: DirectiveId(u64::from(flow)),
-        requirement: RequirementId(3),
-        generation: Generation(1),
-        flow: forward,
-        reverse: Some(reverse),
-        egress: NetworkId(2),
-        ops: vec![
-            Op::SetDestination(SocketAddr::new(server, 8080)),
-            Op::SetSource(SocketAddr::new(pool, pool_port)),
-            Op::DecrementTtl,
-        ],
-        idle_ms: 350_000,
-    });
-    let (target, toward) = (TargetId(1 + flow % 8), SocketAddr::new(server, 8080));
-    let port = Resource::Port { address: pool, port: pool_port, protocol: Protocol::TCP, toward };
-    let trackers = Trackers { forward: vec!["node-1".into()], reverse: vec!["node-1".into()] };
-    let (address, hash) = ((pool, pool_port), u64::from(flow));
-    let opened = FlowOpened {
-        directive: directive.clone(),
-        resources: vec![port, Resource::Target(target)],
-        choices: vec![
-            Choice::Maglev { generation: Generation(1), hash, target, excluded: None },
-            Choice::Port { start: address, skipped: 0, taken: address },
-        ],
-        excluded: Vec::new(),
-        trackers,
-        unknown: UnknownPolicy::Reset,
-        interventions: Vec::new(),
-        tenant: tenant.clone(),
-        partition: partition.clone(),
-    };
-    let bound = ReverseBound { directive, tenant, partition };
-    [(reverse, FlowEvent::ReverseBound(bound)), (forward, FlowEvent::FlowOpened(opened))]
 }

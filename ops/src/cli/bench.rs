@@ -20,7 +20,8 @@ pub struct Options {
     /// How often subject and peer take turns; medians are shown.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// With `recover`: a million flows instead of a hundred thousand; takes some gigabytes.
+    /// With `recover` a million flows instead of a hundred thousand, with `replay` ten million
+    /// records instead of a million; takes minutes, and some gigabytes of the temporary folder.
     #[arg(long)]
     pub full: bool,
 }
@@ -36,4 +37,6 @@ pub enum Bench {
     Open,
     /// How long a start takes with many live flows, from snapshots and from all records.
     Recover,
+    /// Rebuilding state beside reading and parsing the same records, and from one moment.
+    Replay,
 }

@@ -5,7 +5,7 @@ use super::flow::FlowExplainOptions;
 use super::table::{self, count};
 use super::{Connection, Output, print};
 use crate::client::with_query;
-use crate::explain::{RECORDS_MAX, Story};
+use crate::explain::{FlowPattern, RECORDS_MAX, Story};
 use crate::resource::show;
 use penstock_event_schema::directive::Direction;
 use penstock_event_schema::event::flow::Choice;
@@ -17,10 +17,7 @@ pub(super) fn explain(
     options: &FlowExplainOptions,
     connection: &Connection,
 ) -> Result<(), Failure> {
-    let mut flow = options.flow.clone();
-    let network = options.network.clone().or(flow.network.take());
-    let path = with_query("/v1/explain", &[("flow", Some(flow.to_string())), ("network", network)]);
-    let reply = connection.get(&path)?;
+    let reply = connection.get(&path(&options.flow, options.network.as_ref()))?;
     if !reply.status.is_success() {
         return Err(super::declined(&reply));
     }
@@ -35,8 +32,15 @@ pub(super) fn explain(
     Ok(())
 }
 
+/// Where the story of a flow is asked for.
+pub(super) fn path(flow: &FlowPattern, network: Option<&String>) -> String {
+    let mut flow = flow.clone();
+    let network = network.cloned().or(flow.network.take());
+    with_query("/v1/explain", &[("flow", Some(flow.to_string())), ("network", network)])
+}
+
 /// As it stands in records, without the quotes of a single word.
-fn plain(value: &impl Serialize) -> String {
+pub(super) fn plain(value: &impl Serialize) -> String {
     let text = serde_json::to_string(value).expect("it is plain data");
     text.trim_matches('"').to_owned()
 }

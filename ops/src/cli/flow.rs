@@ -27,6 +27,36 @@ pub enum FlowStep {
     List(FlowListOptions),
     /// Tell the whole story of one flow, live or over: why, how it was chosen, what is recorded
     Explain(FlowExplainOptions),
+    /// Follow one flow until it is over: its records, its state, what it carries
+    Watch(FlowWatchOptions),
+}
+
+/// Which flow, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(after_help = "\
+The flow is named as for `penstock flow explain`. When there is none yet, it is waited for; when it
+is over, the command ends. A line is shown for each of its records, and for each change of its state
+or of what it has carried, as shards report it.
+
+Examples:
+  penstock flow watch '192.168.1.10:40000>10.90.0.80:80'
+  penstock flow watch 'clients/tcp/192.168.1.10:40000>10.90.0.80:80' --every 200 -o json")]
+pub struct FlowWatchOptions {
+    /// [NETWORK/][PROTOCOL/]SOURCE:PORT>DESTINATION:PORT, in quotes.
+    pub flow: FlowPattern,
+    /// The network in which its packets arrive, by name or number.
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+    /// How often it is looked at, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub every: u64,
+    /// End when there has been no such flow for so many seconds; without, it is waited for.
+    #[arg(long, value_name = "SECONDS")]
+    pub patience: Option<u64>,
+    /// table for people, json (an object a line) for programs.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// Which flow, and how.
@@ -89,6 +119,7 @@ pub(super) fn flow(options: &FlowOptions, connection: &Connection) -> Result<(),
     match &options.step {
         FlowStep::List(options) => list(options, connection),
         FlowStep::Explain(options) => super::explain::explain(options, connection),
+        FlowStep::Watch(options) => super::watch::watch(options, connection),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod lab;
 pub mod node;
 pub mod replay;
 pub mod table;
+mod watch;
 
 pub use apply::{ApplyOptions, DeleteOptions};
 

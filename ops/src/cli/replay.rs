@@ -6,9 +6,10 @@ use super::get::{self, GetOptions, What};
 use super::table::{self, count};
 use super::{Connection, Output, print};
 use crate::moment::Moment;
-use crate::replay::{Folder, ReplayError, Report, Verified};
+use crate::replay::{Folder, ReplayError, Report, Verified, WrongSnapshot};
 use crate::resource::show;
 use clap::{Args, Subcommand};
+use penstock_actors::replay::From as Begin;
 use penstock_actors::seam::JournalError;
 use serde_json::json;
 use std::fmt::Write;
@@ -18,15 +19,18 @@ use std::process::ExitCode;
 /// Rebuilds recorded state from the journal of a data folder, and answers about it.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 #[command(after_help = "\
-The folder's node must be stopped; or name a copy of the folder. Every record is checked: its
-number, and the chain over all records before it. Nothing is sent and nothing is changed.
+The folder's node must be stopped; or name a copy of the folder. Every record that is read is
+checked: its number, and the chain over all records before it. Nothing is sent and nothing is
+changed. With a question or a moment, reading begins at the last snapshots before it; without
+either, or with --verify, at the first record.
 
 --until takes a time (RFC 3339) or a record, as TOPIC/TOPIC-PARTITION/SEQ: everything recorded up
 to then counts, that record included, and no more.
 
 --verify chooses again for every flow that was opened, from what its record says that the decision
 looked at and the objects of that time, and compares the directives. What it looks at and cannot
-be found anew (seed, counts of candidates, how many ports were in use) is taken as recorded.
+be found anew (seed, counts of candidates, how many ports were in use) is taken as recorded. And
+it holds every snapshot, byte for byte, against what the records before it come to.
 
 What a flow carried, and how far its connection has come, is not recorded while it lives: flows of
 a past moment show as open, with no packets.
@@ -43,7 +47,7 @@ pub struct ReplayOptions {
     /// Up to this moment only.
     #[arg(long, value_name = "TIME|RECORD")]
     pub until: Option<Moment>,
-    /// Make every decision again, and compare.
+    /// Make every decision again, and compare; compare all snapshots.
     #[arg(long)]
     pub verify: bool,
     /// table for people, json or yaml for programs.
@@ -87,8 +91,13 @@ pub(super) fn replay(options: &ReplayOptions) -> Result<ExitCode, Failure> {
         return Err(Failure::new(Exit::Usage, text));
     }
     let folder = Folder::open(&options.data)?;
-    let (replayed, report) = folder.replay(options.until, options.verify)?;
-    let is_sound = report.verified.as_ref().is_none_or(|verified| verified.mismatched == 0);
+    // A summary of all is about every record; a question is about a moment.
+    let from = match options.verify || (options.until.is_none() && options.question.is_none()) {
+        true => Begin::First,
+        false => Begin::Snapshots,
+    };
+    let (replayed, report) = folder.replay(from, options.until, options.verify)?;
+    let is_sound = report.verified.as_ref().is_none_or(Verified::is_sound);
     match &options.question {
         Some(question) => {
             let connection = Connection::Replay(folder.router(replayed, options.until)?);
@@ -108,7 +117,7 @@ pub(super) fn replay(options: &ReplayOptions) -> Result<ExitCode, Failure> {
     if is_sound {
         return Ok(ExitCode::SUCCESS);
     }
-    let text = "error: decisions come to something else than is recorded";
+    let text = "error: records come to something else than was decided or kept";
     Err(Failure::new(Exit::Failed, text))
 }
 
@@ -152,6 +161,16 @@ fn verified_text(verified: &Verified) -> String {
             .and_then(|()| writeln!(out, "  recorded    {}", row.recorded))
             .and_then(|()| writeln!(out, "  recomputed  {}", row.recomputed))
             .expect("writing to a String succeeds");
+    }
+    writeln!(
+        out,
+        "snapshots: {} compared, {} wrong",
+        count(verified.snapshots),
+        count(verified.wrong_snapshots.len() as u64)
+    )
+    .expect("writing to a String succeeds");
+    for WrongSnapshot { record, error } in &verified.wrong_snapshots {
+        writeln!(out, "  that of record {record}: {error}").expect("writing to a String succeeds");
     }
     out
 }

@@ -18,13 +18,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use penstock_actors::journal::store::Store;
 use penstock_actors::recovery::RecoveryError;
 use penstock_actors::replay::verify::{Mismatch, Verify};
-use penstock_actors::replay::{self, Progress, Replayed, Until, Watch};
+use penstock_actors::replay::{self, From, Progress, RecordedState, Replayed, Until, Watch};
 use penstock_actors::seam::{JournalError, Snapshots};
 use penstock_event_schema::envelope::{Envelope, Record};
+use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::event::flow::FlowEvent;
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
 use penstock_event_schema::id::Time;
+use penstock_event_schema::topic::TopicPartition;
 use plane::ReplayedPlane;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -111,6 +113,27 @@ pub struct Verified {
     pub mismatched: u64,
     /// The first of them.
     pub mismatches: Vec<MismatchRow>,
+    /// Snapshots held, byte for byte, against what the records before them come to.
+    pub snapshots: u64,
+    /// Those that hold something else, or do not read.
+    pub wrong_snapshots: Vec<WrongSnapshot>,
+}
+
+impl Verified {
+    /// Whether everything came to what is recorded.
+    pub fn is_sound(&self) -> bool {
+        self.mismatched == 0 && self.wrong_snapshots.is_empty()
+    }
+}
+
+/// A snapshot that is not what its records come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WrongSnapshot {
+    /// The last record in it.
+    pub record: String,
+    /// What is wrong.
+    pub error: String,
 }
 
 /// A field of a record that is not what its decision comes to.
@@ -154,6 +177,12 @@ impl Watch for Watcher<'_> {
         }
     }
 
+    fn taken(&mut self, at: TopicPartition, seq: Seq, state: &dyn RecordedState) {
+        if let Some(verify) = &mut self.verify {
+            verify.taken(at, seq, state);
+        }
+    }
+
     fn progress(&mut self, progress: &Progress) {
         self.bar.set_position(progress.records);
     }
@@ -169,22 +198,24 @@ impl Folder {
         Ok(Folder { store, hash: identity::stored(folder)? })
     }
 
-    /// Rebuilds the state of a moment, or the last; with `verify`, makes all decisions again.
+    /// Rebuilds the state of a moment, or the last; with `verify`, makes all decisions again and
+    /// compares all snapshots.
     ///
     /// # Errors
     /// A record is not sound, or there is none at the moment.
     pub fn replay(
         &self,
+        from: From,
         until: Option<Moment>,
         verify: bool,
     ) -> Result<(Replayed, Report), ReplayError> {
         let until = self.until(until)?;
         self.refuse_before(until)?;
         let bar = progress_bar(replay::records_max(&self.store, until)?);
-        let verify = verify.then(|| Verify::new(&self.store, self.hash.clone()));
+        let verify = verify.then(|| Verify::new(&self.store, self.hash.clone())).transpose()?;
         let mut watcher = Watcher { bar, verify };
         let began = Instant::now();
-        let replayed = replay::replay(&self.store, &self.hash, until, &mut watcher);
+        let replayed = replay::replay(&self.store, &self.hash, from, until, &mut watcher);
         let seconds = began.elapsed().as_secs_f64();
         watcher.bar.finish_and_clear();
         let replayed = replayed?;
@@ -281,6 +312,12 @@ fn verified(verify: Verify<'_>) -> Result<Verified, JournalError> {
         decisions: verify.decisions,
         mismatched: verify.mismatched,
         mismatches: verify.mismatches.into_iter().flat_map(rows).collect(),
+        snapshots: verify.snapshots,
+        wrong_snapshots: verify
+            .wrong_snapshots
+            .into_iter()
+            .map(|(record, error)| WrongSnapshot { record, error })
+            .collect(),
     })
 }
 

@@ -169,20 +169,25 @@ impl World {
         let networks = || Networks::new(Limits::default());
         archive.snapshot(NETWORKS, networks).expect("its records are sound");
         for number in 0..SLOTS {
-            let hash = self.hash.clone();
-            let slot = || {
-                Slot::new(SlotSetup {
-                    id: SlotId(number),
-                    hash: hash.clone(),
-                    trackers: Arc::from(["node-1".to_owned()]),
-                    run: 1,
-                    limits: SlotLimits::default(),
-                })
-            };
-            archive.snapshot(slot_at(number), slot).expect("its records are sound");
+            let fresh = || fresh_slot(&self.hash, number);
+            archive.snapshot(slot_at(number), fresh).expect("its records are sound");
         }
         let nothing = Retention { time_ms: 0, bytes: 0 };
         archive.trim(&nothing, self.now).expect("it can be written");
+    }
+
+    /// Keeps a snapshot of slot 0 that holds the flows of slot 1 as well; gives its last record.
+    pub fn keep_wrong_snapshot(&mut self) -> String {
+        let other = state(self.slots[1].machine());
+        let fresh = || {
+            let mut slot = fresh_slot(&self.hash, 0);
+            slot.restore(&other).expect("it was just written");
+            slot
+        };
+        let archive = self.journal.archive();
+        let kept = archive.snapshot(slot_at(0), fresh).expect("its records are sound");
+        archive.flush().expect("it can be written");
+        format!("{}/{}", slot_at(0), kept.expect("there are records").seq)
     }
 
     pub fn recorded_state(&self) -> Vec<Vec<u8>> {
@@ -364,5 +369,15 @@ pub fn retarget(event: &mut FlowEvent) -> bool {
             true
         }
         _ => false,
+    })
+}
+
+fn fresh_slot(hash: &SlotHash, number: u16) -> Slot {
+    Slot::new(SlotSetup {
+        id: SlotId(number),
+        hash: hash.clone(),
+        trackers: Arc::from(["node-1".to_owned()]),
+        run: 1,
+        limits: SlotLimits::default(),
     })
 }
