@@ -135,6 +135,12 @@ dependencies() {
   fi
 }
 
+# Says in how many seeds the simulation finds each fault that is put in on purpose.
+deliberate() {
+  step "deliberate faults" cargo test --release -p penstock-integration \
+    --features deliberate-faults --locked --test deliberate -- --nocapture
+}
+
 prepare
 step "format" cargo fmt --all --check
 step "build" cargo build --release --locked
@@ -145,5 +151,6 @@ step "lints" cargo clippy --release --workspace --all-targets --locked -- -D war
 dependencies
 begin_labs
 cargo_tests
+deliberate
 lab_run
 finish

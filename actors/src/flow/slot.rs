@@ -8,6 +8,7 @@ use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subje
 use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
+use crate::deliberate::{Fault, is};
 use crate::machine::{Commit, Context, Machine, RestoreError};
 use crate::network::TargetEnd;
 use penstock_event_schema::directive::{Direction, Directive};
@@ -333,6 +334,9 @@ impl Slot {
         let limits = self.setup.limits;
         let Some(flow) = self.table.flows.get_mut(place) else { return };
         flow.report(direction, report, at);
+        if is(Fault::CountReportTwice) {
+            flow.report(direction, report, at);
+        }
         // Only an end that has come nearer moves the timer; all else waits until it is due.
         if flow.due_at(&limits) < flow.live.armed {
             self.rearm(Timer::Flow(place));
@@ -470,7 +474,9 @@ impl Machine for Slot {
             },
             Event::Relayed { flow, report } => {
                 if let Found::Flow(place, _) = self.find(flow) {
-                    self.evolve_reported(place, Direction::Reverse, report, at);
+                    let wrong = is(Fault::MergeWrongDirection);
+                    let way = if wrong { Direction::Forward } else { Direction::Reverse };
+                    self.evolve_reported(place, way, report, at);
                 }
             }
             Event::TakesNewFlows(takes) => self.takes_new_flows = *takes,

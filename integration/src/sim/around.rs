@@ -1,6 +1,8 @@
 //! What surrounds the node in a run: time, chance, the journal, the trace and the checkers.
 
 use super::check::Findings;
+use super::check::closings::ClosingCheck;
+use super::check::decisions::DecisionCheck;
 use super::check::journal::JournalCheck;
 use super::check::packets::PacketCheck;
 use super::check::ports::PortCheck;
@@ -33,6 +35,10 @@ pub struct Around {
     pub packet_check: PacketCheck,
     /// Looks at what arrives.
     pub port_check: PortCheck,
+    /// Looks at what decision nodes are told and say.
+    pub decision_check: DecisionCheck,
+    /// Holds the ends of flows against their packets.
+    pub closing_check: ClosingCheck,
     /// Keeps the records.
     pub journal: SimulatedJournal,
     /// Records at rest, by topic partition.
@@ -54,6 +60,7 @@ impl Around {
         trace: Trace,
         packet_check: PacketCheck,
         port_check: PortCheck,
+        closing_check: ClosingCheck,
     ) -> Around {
         let journal = SimulatedJournal::new(random.bits(), faults.of_journal());
         Around {
@@ -65,6 +72,8 @@ impl Around {
             journal_check: JournalCheck::default(),
             packet_check,
             port_check,
+            decision_check: DecisionCheck::default(),
+            closing_check,
             journal,
             at_rest: BTreeMap::new(),
             appended: 0,
@@ -83,6 +92,9 @@ impl Around {
     /// Changes what goes wrong from now on.
     pub fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
+        if faults.tracker_doubled_permille > 0 {
+            self.closing_check.relays_may_double();
+        }
         self.journal.set_faults(faults.of_journal());
     }
 
@@ -116,6 +128,10 @@ impl Around {
     fn note_accepted(&mut self, at: TopicPartition, seq: Seq) {
         let records = self.journal.records(at);
         self.journal_check.accepted(at, seq, records, &mut self.findings);
+        for (at, event) in self.journal_check.take_fresh() {
+            self.decision_check.recorded(&event, &mut self.findings);
+            self.closing_check.recorded(at, &event, &mut self.findings);
+        }
     }
 
     /// The process dies: of what it had handed over and nobody had acknowledged, some is there

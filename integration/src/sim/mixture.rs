@@ -78,8 +78,8 @@ fn draw_setup(seed: u64, random: &mut Random) -> NodeSetup {
     let site = Site {
         clients: random.range(1, 4) as u8,
         servers: random.range(1, 4) as u8,
-        // Enough for the most flows at once, but some are met on the way.
-        pool_ports: random.pick(&[80, 400]),
+        // From so few that flows wait for each other's to so many that some are met on the way.
+        pool_ports: random.pick(&[6, 12, 80, 400]),
         preserve_port: random.happens(500),
         dscp: random.happens(300).then_some(10),
         mss_max: random.happens(300).then_some(1200),
@@ -90,6 +90,7 @@ fn draw_setup(seed: u64, random: &mut Random) -> NodeSetup {
         site,
         slots: random.pick(&[4, 8, 16]),
         shards: random.pick(&[1, 2]),
+        decision_nodes: random.pick(&[1, 1, 2]),
         sizes,
         limits: SlotLimits { linger_ms: 3_000, reset_linger_ms: 1_000, ..SlotLimits::default() },
         seed,

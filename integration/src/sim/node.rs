@@ -18,7 +18,8 @@ use penstock_dataplane::shard::{Invalidation, ShardInput, ShardOutput};
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::flow::SlotHash;
 use penstock_event_schema::id::{DecisionNodeId, DirectiveId, SlotId, Time};
-use penstock_event_schema::message::summary::CutRequest;
+use penstock_event_schema::message::decision::DecisionReply;
+use penstock_event_schema::message::summary::{Cut, CutRequest};
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -32,6 +33,10 @@ pub struct NodeSetup {
     pub slots: u16,
     /// Shards, at least 1.
     pub shards: u16,
+    /// Decision nodes, at least 1. Which one a slot asks follows from its number, so that flows
+    /// toward the same end are decided by several of them, who know nothing of each other but by
+    /// cuts.
+    pub decision_nodes: u16,
     /// Bounds of a shard.
     pub sizes: ShardSizes,
     /// Bounds and times of a slot.
@@ -45,7 +50,7 @@ pub struct NodeSetup {
 enum Party {
     Shard(u16),
     Slot(u16),
-    Decision,
+    Decision(u16),
     Networks,
 }
 
@@ -53,7 +58,7 @@ enum Party {
 #[derive(Clone, Debug)]
 enum Message {
     Slot(SlotId, flow::Command),
-    Decision(decision::Command),
+    Decision(u16, decision::Command),
     Shard(u16, ShardInput),
     Networks(network::Command),
 }
@@ -62,7 +67,7 @@ impl Message {
     fn receiver(&self) -> Party {
         match self {
             Message::Slot(slot, _) => Party::Slot(slot.0),
-            Message::Decision(_) => Party::Decision,
+            Message::Decision(node, _) => Party::Decision(*node),
             Message::Shard(shard, _) => Party::Shard(*shard),
             Message::Networks(_) => Party::Networks,
         }
@@ -78,7 +83,7 @@ pub struct Node {
     hash: SlotHash,
     networks: Driver<Networks>,
     slots: Vec<Driver<Slot>>,
-    decision: Driver<Decision>,
+    decisions: Vec<Driver<Decision>>,
     seats: Vec<Seat>,
     catalog: Catalog,
     queue: Queue<(Party, Party), Message>,
@@ -129,18 +134,24 @@ impl Node {
             Driver::recover_from(&mut around.journal, slot, at, now).expect("records make a state")
         });
         let slots: Vec<Driver<Slot>> = slots.collect();
-        // Numbers of an earlier start were lower, since time goes on.
-        let decision = DecisionSetup {
-            maglev_size: 251,
-            ..DecisionSetup::new(hash.clone(), DirectiveId(now.0))
-        };
-        let none = driver_setup(setup, Topic::Flow, u16::MAX);
-        let decision = Driver::resume(Decision::new(decision), none, Position::default(), now);
+        let decisions = (0..setup.decision_nodes).map(|number| {
+            // Numbers of an earlier start were lower, since time goes on; those of another node
+            // have other highest bits.
+            let first = DirectiveId(now.0 | u64::from(number) << 62);
+            let decision = DecisionSetup {
+                node: DecisionNodeId(number),
+                maglev_size: 251,
+                ..DecisionSetup::new(hash.clone(), first)
+            };
+            let none = driver_setup(setup, Topic::Flow, u16::MAX - number);
+            Driver::resume(Decision::new(decision), none, Position::default(), now)
+        });
+        let decisions = decisions.collect();
         let seed = around.random.bits();
         let mut node = Node {
             networks: networks.expect("records make a state"),
             slots,
-            decision,
+            decisions,
             seats: (0..setup.shards)
                 .map(|n| Seat::new(n, setup.shards, &setup.sizes, seed))
                 .collect(),
@@ -161,14 +172,22 @@ impl Node {
         let now = around.now;
         for event in self.networks.machine().catalog().snapshot() {
             self.catalog.evolve(&event);
-            let command = decision::Command::Configure(event);
-            self.decision.handle(Input::Command { command, reply: None }, now);
+            for decision in &mut self.decisions {
+                let command = decision::Command::Configure(event.clone());
+                decision.handle(Input::Command { command, reply: None }, now);
+            }
         }
-        let request = CutRequest { node: DecisionNodeId(0), ask: 0, from: None };
-        let cuts = self.slots.iter().map(|slot| slot.machine().cut(&request));
-        let command = decision::Command::Begin(cuts.collect());
-        self.decision.handle(Input::Command { command, reply: None }, now);
-        self.drain_decision(around);
+        for number in 0..self.setup.decision_nodes {
+            let node = DecisionNodeId(number);
+            let request = CutRequest { node, ask: 0, from: None };
+            let cuts = self.slots.iter().map(|slot| slot.machine().cut(&request));
+            let cuts: Vec<Cut> = cuts.collect();
+            around.decision_check.begin(node, &cuts);
+            let command = decision::Command::Begin(cuts);
+            self.decisions[usize::from(number)]
+                .handle(Input::Command { command, reply: None }, now);
+            self.drain_decision(number, around);
+        }
         let mut inputs = self.setup.site.shard_inputs();
         inputs.extend(self.shard_inputs());
         for seat in &mut self.seats {
@@ -232,10 +251,10 @@ impl Node {
     /// When [`Node::step`] has something to do, the journal aside.
     pub fn next_timeout(&self) -> Option<Time> {
         let drivers = self.slots.iter().filter_map(Driver::next_timeout);
-        let others =
-            [self.networks.next_timeout(), self.decision.next_timeout(), self.queue.next_timeout()];
+        let decisions = self.decisions.iter().filter_map(Driver::next_timeout);
+        let others = [self.networks.next_timeout(), self.queue.next_timeout()];
         let seats = self.seats.iter().filter_map(Seat::next_timeout);
-        drivers.chain(others.into_iter().flatten()).chain(seats).min()
+        drivers.chain(decisions).chain(others.into_iter().flatten()).chain(seats).min()
     }
 
     /// Takes a frame that has come in at `port`. `spread` is what the NIC's hash over the packet's
@@ -296,15 +315,22 @@ impl Node {
         let now = around.now;
         match message {
             Message::Slot(slot, command) => {
+                if let flow::Command::Decided(DecisionReply::Propose(proposal)) = &command {
+                    around.decision_check.reached(proposal, now);
+                }
                 around.trace.line(now, format_args!("slot {slot} {command:?}"));
                 self.slots[usize::from(slot.0)]
                     .handle(Input::Command { command, reply: None }, now);
                 self.drain_slot(slot.0, around);
             }
-            Message::Decision(command) => {
-                around.trace.line(now, format_args!("decision {command:?}"));
-                self.decision.handle(Input::Command { command, reply: None }, now);
-                self.drain_decision(around);
+            Message::Decision(number, command) => {
+                around.trace.line(now, format_args!("decision {number} {command:?}"));
+                if let decision::Command::Cut(cut) = &command {
+                    around.decision_check.cut(DecisionNodeId(number), cut);
+                }
+                self.decisions[usize::from(number)]
+                    .handle(Input::Command { command, reply: None }, now);
+                self.drain_decision(number, around);
             }
             Message::Shard(number, input) => {
                 around.trace.line(now, format_args!("shard {number} {input:?}"));
@@ -333,9 +359,12 @@ impl Node {
             self.networks.handle(Input::Tick, now);
             self.drain_networks(around);
         }
-        if due(self.decision.next_timeout()) {
-            self.decision.handle(Input::Tick, now);
-            self.drain_decision(around);
+        for number in 0..self.setup.decision_nodes {
+            let decision = &mut self.decisions[usize::from(number)];
+            if due(decision.next_timeout()) {
+                decision.handle(Input::Tick, now);
+                self.drain_decision(number, around);
+            }
         }
         for number in 0..self.setup.shards {
             let seat = &mut self.seats[usize::from(number)];
@@ -358,7 +387,8 @@ impl Node {
                 }
                 flow::Effect::AskDecision { from, request } => {
                     let command = decision::Command::Decide { from, request };
-                    self.send(own, Message::Decision(command), around);
+                    let node = number % self.setup.decision_nodes;
+                    self.send(own, Message::Decision(node, command), around);
                 }
                 flow::Effect::Tell { to, message } => {
                     let message = Message::Slot(to, flow::Command::Hear(message));
@@ -382,24 +412,34 @@ impl Node {
                 }
                 // For operators alone.
                 flow::Effect::Intervened(_) => {}
-                flow::Effect::Cut { to: _, cut } => {
-                    let message = Message::Decision(decision::Command::Cut(cut));
+                flow::Effect::Cut { to, cut } => {
+                    let message = Message::Decision(to.0, decision::Command::Cut(cut));
                     self.send_far(own, message, around);
                 }
             }
         }
     }
 
-    fn drain_decision(&mut self, around: &mut Around) {
+    fn drain_decision(&mut self, number: u16, around: &mut Around) {
         let (mut effects, mut replies) = (Vec::new(), Vec::new());
-        drain(&mut self.decision, around, &mut effects, &mut replies);
+        drain(&mut self.decisions[usize::from(number)], around, &mut effects, &mut replies);
         for effect in effects {
-            let own = Party::Decision;
+            let (own, node) = (Party::Decision(number), DecisionNodeId(number));
             match effect {
                 decision::Effect::Reply { to, reply } => {
-                    self.send(own, Message::Slot(to, flow::Command::Decided(reply)), around);
+                    if let DecisionReply::Propose(proposal) = &reply {
+                        around.decision_check.proposed(node, to, proposal, &mut around.findings);
+                    }
+                    let message = Message::Slot(to, flow::Command::Decided(reply));
+                    if around.random.happens(around.faults.decisions_late_permille) {
+                        let at = arrival(around).plus_ms(around.random.range(0, 1_500));
+                        self.queue.send_apart(at, message);
+                    } else {
+                        self.send(own, message, around);
+                    }
                 }
                 decision::Effect::AskCut { to, request } => {
+                    around.decision_check.asked(node, to, request.ask);
                     self.send_far(own, Message::Slot(to, flow::Command::Cut(request)), around);
                 }
             }
@@ -419,8 +459,10 @@ impl Node {
                 }
             };
             self.catalog.evolve(&event);
-            let command = decision::Command::Configure(event);
-            self.send(Party::Networks, Message::Decision(command), around);
+            for node in 0..self.setup.decision_nodes {
+                let command = decision::Command::Configure(event.clone());
+                self.send(Party::Networks, Message::Decision(node, command), around);
+            }
             for input in self.shard_inputs() {
                 for shard in 0..self.setup.shards {
                     self.send(Party::Networks, Message::Shard(shard, input.clone()), around);

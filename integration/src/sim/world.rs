@@ -2,22 +2,23 @@
 //! goes wrong. One thread, one seed; time jumps from one thing that happens to the next.
 
 use super::around::Around;
+use super::check::closings::ClosingCheck;
 use super::check::packets::PacketCheck;
 use super::check::ports::PortCheck;
 use super::check::{Finding, key, liveness};
-use super::client::{Client, Outgoing, Plan, Style};
+use super::client::{Client, Outgoing, Plan, Style, Work};
 use super::fault::Faults;
 use super::frame::{self, Body, Checksum, Packet};
 use super::node::{Node, NodeSetup, Sent};
 use super::queue::Queue;
 use super::random::Random;
 use super::server::Server;
-use super::site::{FEED_PORT, HostId, PORTS, Site, TARGET_PORT, outside};
+use super::site::{FEED_PORT, HostId, LEFT, PORTS, RIGHT, Site, TARGET_PORT, outside};
 use super::tcp::Progress;
 use super::trace::Trace;
 use penstock_actors::network::Command;
 use penstock_dataplane::nic::PortIndex;
-use penstock_event_schema::directive::Directive;
+use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::epoch::Chain;
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{NetworkId, Time};
@@ -65,6 +66,7 @@ enum Host {
 /// See the module.
 pub struct World {
     setup: NodeSetup,
+    server_style: Style,
     around: Around,
     node: Option<Node>,
     hosts: BTreeMap<HostId, Host>,
@@ -92,8 +94,9 @@ impl World {
         let trace = Trace::new(BEGIN, NEWEST_MAX, printed);
         let packets = PacketCheck::new(CLIENTS);
         let ports = PortCheck::new(setup.site.idle);
+        let closings = ClosingCheck::new(setup.limits);
         let mut around =
-            Around::new(BEGIN, random.split(), Faults::default(), trace, packets, ports);
+            Around::new(BEGIN, random.split(), Faults::default(), trace, packets, ports, closings);
         let node = Node::start(&setup, &mut around);
         let hosts = setup.site.hosts().into_iter().map(|id| {
             let gateway = PORTS[usize::from(id.port().0)].1;
@@ -122,6 +125,7 @@ impl World {
             crashes: 0,
             misses: 0,
             setup,
+            server_style: style,
         };
         for (name, spec) in world.setup.site.objects() {
             world.act(BEGIN, Action::Configure(Box::new(Command::Put { name, spec })));
@@ -188,6 +192,10 @@ impl World {
     /// Lets a client begin a flow.
     pub fn open(&mut self, client: u8, plan: Plan) {
         self.around.packet_check.expect(plan);
+        let asks = !matches!(plan.work, Work::Tcp(_));
+        if asks && (plan.style.fragment_bytes > 0 || self.server_style.fragment_bytes > 0) {
+            self.around.closing_check.unclear(key(&plan, CLIENTS));
+        }
         self.open.insert(plan.tag, HostId::Client(client));
         self.client(client).open(plan);
     }
@@ -285,8 +293,12 @@ impl World {
                 self.around.dying = self.node.is_some();
                 self.bury();
             }
-            Action::Start => self.node = Some(Node::start(&self.setup, &mut self.around)),
+            Action::Start => {
+                self.around.closing_check.reports_lost(self.around.now);
+                self.node = Some(Node::start(&self.setup, &mut self.around));
+            }
             Action::RestartShard(number) => {
+                self.around.closing_check.reports_lost(self.around.now);
                 if let Some(node) = &mut self.node {
                     node.restart_shard(number % self.setup.shards, &mut self.around);
                 }
@@ -332,8 +344,15 @@ impl World {
     /// Frames have left the node: the checkers look, then the links take them.
     fn leave(&mut self, sent: Sent) {
         for (port, bytes) in sent {
-            let Around { packet_check, journal_check, findings, trace, now, .. } = &mut self.around;
+            let Around { packet_check, journal_check, closing_check, findings, trace, now, .. } =
+                &mut self.around;
             let packet = packet_check.left(port, &bytes, journal_check, findings);
+            if let Some(packet) = &packet
+                && let Some(key) = packet_check.flow_of(packet)
+            {
+                let way = if port == RIGHT { Direction::Forward } else { Direction::Reverse };
+                closing_check.left(key, way, packet, *now);
+            }
             trace_frame(trace, *now, "out", port, packet.as_ref(), &bytes);
             let host = self.hosts.keys().find(|host| bytes.starts_with(&host.mac()));
             let Some(host) = host.copied().filter(|host| host.port() == port) else {
@@ -350,6 +369,10 @@ impl World {
     fn send(&mut self, from: HostId, out: Vec<Outgoing>) {
         for (packet, style) in out {
             let port = from.port();
+            let Around { packet_check, closing_check, now, .. } = &mut self.around;
+            if let Some(key) = packet_check.flow_of(&packet).filter(|_| port == LEFT) {
+                closing_check.sent(key, &packet, *now);
+            }
             let frames = self.frames(&packet, style);
             let whole = frames.len() == 1;
             let spread = spread(&packet, whole);

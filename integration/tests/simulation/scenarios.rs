@@ -24,6 +24,7 @@ const QUIET: Faults = Faults {
     tracker_lost_permille: 0,
     tracker_doubled_permille: 0,
     tracker_late_permille: 0,
+    decisions_late_permille: 0,
     journal_delay_ns_max: 100_000,
     journal_doubled_permille: 0,
     journal_lost_permille: 0,
@@ -35,7 +36,15 @@ const QUIET: Faults = Faults {
 fn world_with(site: Site, shards: u16, seed: u64) -> World {
     let limits =
         SlotLimits { linger_ms: LINGER_MS, reset_linger_ms: 1_000, ..SlotLimits::default() };
-    let setup = NodeSetup { site, slots: 8, shards, sizes: ShardSizes::default(), limits, seed };
+    let setup = NodeSetup {
+        site,
+        slots: 8,
+        shards,
+        decision_nodes: 1,
+        sizes: ShardSizes::default(),
+        limits,
+        seed,
+    };
     World::new(setup, QUIET, Style::default(), false)
 }
 

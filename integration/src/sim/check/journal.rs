@@ -41,6 +41,8 @@ pub struct JournalCheck {
     /// The last directive of each flow that was closed, when, and how often it was.
     closed: BTreeMap<FlowKey, (Arc<Directive>, Time, u32)>,
     opened: u64,
+    /// What has been read since the last question, with its time, for other checkers.
+    fresh: Vec<(Time, FlowEvent)>,
 }
 
 impl JournalCheck {
@@ -91,10 +93,18 @@ impl JournalCheck {
         *tail = Tail { epoch: envelope.epoch, chain: record.chain, time: envelope.time, ..*tail };
         if at.topic == Topic::Flow {
             match FlowEvent::decode(envelope, &record.value) {
-                Ok(event) => self.take(event, findings),
+                Ok(event) => {
+                    self.fresh.push((envelope.time, event.clone()));
+                    self.take(event, findings);
+                }
                 Err(error) => findings.note(NAME, error.to_string()),
             }
         }
+    }
+
+    /// What has been read since the last question.
+    pub fn take_fresh(&mut self) -> Vec<(Time, FlowEvent)> {
+        std::mem::take(&mut self.fresh)
     }
 
     /// Takes what happened to a flow.
