@@ -10,12 +10,13 @@ use penstock_actors::decision::{self, Decision, DecisionSetup};
 use penstock_actors::driver::{Driver, DriverLimits, DriverSetup, Input, Output, Ticket};
 use penstock_actors::flow::{self, Slot, SlotLimits, SlotSetup};
 use penstock_actors::machine::Machine;
-use penstock_actors::network::{self, Catalog, Networks};
+use penstock_actors::network::{self, Catalog, Networks, Probed};
 use penstock_actors::recovery::Recovery;
 use penstock_actors::seam::{Acknowledgement, Journal, Position};
 use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::shard::{Invalidation, ShardInput, ShardOutput};
 use penstock_event_schema::epoch::Seq;
+use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
 use penstock_event_schema::id::{DecisionNodeId, DirectiveId, SlotId, Time};
 use penstock_event_schema::message::decision::DecisionReply;
@@ -188,6 +189,9 @@ impl Node {
                 .handle(Input::Command { command, reply: None }, now);
             self.drain_decision(number, around);
         }
+        for event in self.catalog.snapshot() {
+            self.target_failed(&event, around);
+        }
         let mut inputs = self.setup.site.shard_inputs();
         inputs.extend(self.shard_inputs());
         for seat in &mut self.seats {
@@ -219,6 +223,27 @@ impl Node {
     /// Asks the network machine for something.
     pub fn configure(&mut self, command: network::Command, around: &mut Around) {
         self.send(Party::Networks, Message::Networks(command), around);
+    }
+
+    /// The probes of a server, at the addresses of both IP versions, say whether it answers.
+    pub fn probe(&mut self, server: u8, success: bool, around: &mut Around) {
+        let names = [format!("s{server}"), format!("s{server}-6")];
+        let Some(set) = self.catalog.target_set_named("web").cloned() else { return };
+        for target in set.targets.iter().filter(|target| names.contains(&target.name)) {
+            let said = if success { "connected" } else { "no answer" }.into();
+            let probed = Probed { target_set: set.id, target: target.id, success, said };
+            self.configure(network::Command::Probed(probed), around);
+        }
+    }
+
+    /// Flows of a target that fails are to be looked at.
+    fn target_failed(&mut self, event: &NetworkEvent, around: &mut Around) {
+        let NetworkEvent::TargetHealthChanged(changed) = event else { return };
+        for number in (0..self.setup.slots).filter(|_| !changed.healthy) {
+            let command = flow::Command::TargetFailed(changed.target);
+            let message = Message::Slot(SlotId(number), command);
+            self.send(Party::Networks, message, around);
+        }
     }
 
     /// A shard loses its cache and everything that waits in it.
@@ -326,7 +351,7 @@ impl Node {
             Message::Decision(number, command) => {
                 around.trace.line(now, format_args!("decision {number} {command:?}"));
                 if let decision::Command::Cut(cut) = &command {
-                    around.decision_check.cut(DecisionNodeId(number), cut);
+                    around.decision_check.cut(DecisionNodeId(number), cut, now);
                 }
                 self.decisions[usize::from(number)]
                     .handle(Input::Command { command, reply: None }, now);
@@ -439,7 +464,7 @@ impl Node {
                     }
                 }
                 decision::Effect::AskCut { to, request } => {
-                    around.decision_check.asked(node, to, request.ask);
+                    around.decision_check.asked(node, to, request.ask, around.now);
                     self.send_far(own, Message::Slot(to, flow::Command::Cut(request)), around);
                 }
             }
@@ -463,6 +488,7 @@ impl Node {
                 let command = decision::Command::Configure(event.clone());
                 self.send(Party::Networks, Message::Decision(node, command), around);
             }
+            self.target_failed(&event, around);
             for input in self.shard_inputs() {
                 for shard in 0..self.setup.shards {
                     self.send(Party::Networks, Message::Shard(shard, input.clone()), around);

@@ -47,6 +47,13 @@ pub enum Action {
     RestartShard(u16),
     /// From now on nothing is lost any more.
     Heal,
+    /// The probes of a server say whether it answers.
+    Probe {
+        /// Which.
+        server: u8,
+        /// Whether it does.
+        success: bool,
+    },
     /// Somebody asks the network machine for something.
     Configure(Box<Command>),
 }
@@ -129,6 +136,10 @@ impl World {
         };
         for (name, spec) in world.setup.site.objects() {
             world.act(BEGIN, Action::Configure(Box::new(Command::Put { name, spec })));
+        }
+        let site = world.setup.site;
+        for server in (0..site.servers).filter(|_| site.probed) {
+            world.act(BEGIN.plus_ms(50), Action::Probe { server, success: true });
         }
         world.run_for(100);
         let refused = world.node.as_ref().map_or(&[][..], Node::refused);
@@ -304,6 +315,11 @@ impl World {
                 }
             }
             Action::Heal => self.around.set_faults(self.around.faults.healed()),
+            Action::Probe { server, success } => {
+                if let Some(node) = &mut self.node {
+                    node.probe(server, success, &mut self.around);
+                }
+            }
             Action::Configure(command) => {
                 if let Some(node) = &mut self.node {
                     node.configure(*command, &mut self.around);

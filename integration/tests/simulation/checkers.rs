@@ -401,11 +401,11 @@ fn the_decision_checker_finds_ports_given_out_early_and_flows_counted_twice() {
                         freed: freed.iter().map(|id| DirectiveId(*id)).collect(),
                         to: CutPosition { run: 1, change: 0, digest: 0 },
                     };
-                    decisions.asked(NODE, SLOT, ask);
-                    decisions.cut(NODE, &cut);
+                    decisions.asked(NODE, SLOT, ask, Time(0));
+                    decisions.cut(NODE, &cut, Time(0));
                     last = Some(cut);
                 }
-                Again => decisions.cut(NODE, last.as_ref().expect("a cut")),
+                Again => decisions.cut(NODE, last.as_ref().expect("a cut"), Time(0)),
                 Propose(id, count) => {
                     decisions.proposed(NODE, SLOT, &proposal(*id, *count), &mut findings);
                 }

@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const NAME: &str = "decisions";
 /// Cuts in a row without a directive after which its port is free.
 const CUTS: u8 = 2;
+/// A cut that answers a question later than this is not taken: what is left of an iteration of a
+/// second when what was decided until then must have its first-use time of half of one.
+const ANSWER_MS_MAX: u64 = 500;
 
 /// What a node can know of a directive.
 struct Known {
@@ -35,7 +38,7 @@ impl Known {
 /// What a node can know of a slot.
 #[derive(Default)]
 struct Share {
-    ask: Option<u64>,
+    asked: Option<(u64, Time)>,
     known: BTreeMap<DirectiveId, Known>,
 }
 
@@ -81,15 +84,16 @@ impl DecisionCheck {
     }
 
     /// A node has asked a slot for its cut.
-    pub fn asked(&mut self, node: DecisionNodeId, slot: SlotId, ask: u64) {
-        self.shares.entry((node, slot)).or_default().ask = Some(ask);
+    pub fn asked(&mut self, node: DecisionNodeId, slot: SlotId, ask: u64, now: Time) {
+        self.shares.entry((node, slot)).or_default().asked = Some((ask, now));
     }
 
-    /// A cut has reached a node; only the first answer to the last question is one.
-    pub fn cut(&mut self, node: DecisionNodeId, cut: &Cut) {
+    /// A cut has reached a node; only the first answer to the last question is one, in time.
+    pub fn cut(&mut self, node: DecisionNodeId, cut: &Cut, now: Time) {
         let share = self.shares.entry((node, cut.slot)).or_default();
-        if share.ask == Some(cut.ask) {
-            share.ask = None;
+        let answers = |(ask, at): (u64, Time)| ask == cut.ask && now <= at.plus_ms(ANSWER_MS_MAX);
+        if share.asked.is_some_and(answers) {
+            share.asked = None;
             share.turn(cut);
         }
     }
