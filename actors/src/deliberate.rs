@@ -31,6 +31,16 @@ pub enum Fault {
     BindTaken,
     /// A proposal is taken up whenever it comes.
     UseLateProposal,
+    /// An intervention is recorded, and shards are not told.
+    KeepIntervened,
+    /// An intervention acts at half the bytes.
+    InterveneEarly,
+    /// A target whose probes fail is chosen like any other.
+    ChooseFailed,
+    /// Flows stay at a target that has drained.
+    StayAtDrained,
+    /// A requirement opens one flow more than it may.
+    PassLimit,
 }
 
 #[cfg(feature = "deliberate-faults")]

@@ -19,7 +19,7 @@ const fn row(fault: Fault, seeds_max: u64, finders: &'static [&'static str]) -> 
     Row { fault, seeds_max, finders }
 }
 
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 17] = [
     row(Fault::ReusePortEarly, 20, &["decisions"]),
     row(Fault::SkipObject, 40, &["decisions"]),
     row(Fault::ForgetOwnDecision, 20, &["decisions"]),
@@ -32,6 +32,11 @@ const ROWS: [Row; 12] = [
     row(Fault::ForgetOnRecovery, 10, &["journal", "liveness"]),
     row(Fault::BindTaken, 40, &["journal", "ports", "payload"]),
     row(Fault::UseLateProposal, 20, &["decisions"]),
+    row(Fault::KeepIntervened, 20, &["interventions"]),
+    row(Fault::InterveneEarly, 20, &["interventions"]),
+    row(Fault::ChooseFailed, 20, &["interventions"]),
+    row(Fault::StayAtDrained, 40, &["interventions"]),
+    row(Fault::PassLimit, 40, &["decisions"]),
 ];
 
 /// The first finding of a seed.

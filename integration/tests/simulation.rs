@@ -89,7 +89,8 @@ fn many_seeds_hold_every_promise() {
     let first = number("PENSTOCK_SEED").unwrap_or(1);
     let count = number("PENSTOCK_SEEDS").unwrap_or(SEEDS);
     let began = now();
-    let (mut frames, mut flows, mut crashes, mut bad) = (0, 0, 0, Vec::new());
+    let (mut frames, mut flows, mut crashes, mut interventions) = (0, 0, 0, 0);
+    let mut bad = Vec::new();
     for seed in first..first + count {
         let outcome = match run(seed, false) {
             Ok(outcome) => outcome,
@@ -101,17 +102,19 @@ fn many_seeds_hold_every_promise() {
         frames += outcome.tally.frames;
         flows += outcome.tally.flows;
         crashes += outcome.tally.crashes;
+        interventions += outcome.tally.interventions;
         bad.extend(problems(seed, &outcome));
     }
     let took = began.elapsed();
     println!(
-        "{count} seeds in {took:.1?}: {frames} frames left, {flows} flows opened, {crashes} crashes"
+        "{count} seeds in {took:.1?}: {frames} frames left, {flows} flows opened, \
+         {interventions} interventions, {crashes} crashes"
     );
     // Read by ops/test.sh.
     println!("seeds: {} hold, {} fail", count - bad.len() as u64, bad.len());
     assert!(bad.is_empty(), "{} of {count} seeds fail:\n{}", bad.len(), bad.join("\n"));
     assert!(
-        count < 20 || (frames > 1_000 && flows > 100 && crashes > 0),
+        count < 20 || (frames > 1_000 && flows > 100 && crashes > 0 && interventions > 0),
         "the runs were about nothing"
     );
 }

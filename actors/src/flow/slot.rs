@@ -349,6 +349,7 @@ impl Slot {
     fn evolve_target_closed(&mut self, target: TargetId, at: Time) {
         let held = Resource::Target(target);
         let flows = self.table.flows.iter().filter(|(_, flow)| flow.resources.contains(&held));
+        let flows = flows.filter(|_| !is(Fault::StayAtDrained));
         let places: Vec<u32> = flows.map(|(place, _)| place).collect();
         for place in places {
             if let Some(flow) = self.table.flows.get_mut(place) {

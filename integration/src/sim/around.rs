@@ -3,17 +3,23 @@
 use super::check::Findings;
 use super::check::closings::ClosingCheck;
 use super::check::decisions::DecisionCheck;
+use super::check::interventions::InterventionCheck;
 use super::check::journal::JournalCheck;
 use super::check::packets::PacketCheck;
 use super::check::ports::PortCheck;
 use super::fault::Faults;
+use super::frame::Packet;
 use super::random::Random;
+use super::site::RIGHT;
 use super::trace::Trace;
 use penstock_actors::journal::simulated::SimulatedJournal;
 use penstock_actors::seam::{Acknowledgement, Journal};
+use penstock_dataplane::nic::PortIndex;
+use penstock_event_schema::directive::Direction;
 use penstock_event_schema::envelope::Sealed;
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::id::Time;
+use penstock_event_schema::requirement::FlowLimits;
 use penstock_event_schema::topic::TopicPartition;
 use std::collections::BTreeMap;
 
@@ -39,6 +45,8 @@ pub struct Around {
     pub decision_check: DecisionCheck,
     /// Holds the ends of flows against their packets.
     pub closing_check: ClosingCheck,
+    /// Holds interventions against packets.
+    pub intervention_check: InterventionCheck,
     /// Keeps the records.
     pub journal: SimulatedJournal,
     /// Records at rest, by topic partition.
@@ -61,6 +69,7 @@ impl Around {
         packet_check: PacketCheck,
         port_check: PortCheck,
         closing_check: ClosingCheck,
+        limits: FlowLimits,
     ) -> Around {
         let journal = SimulatedJournal::new(random.bits(), faults.of_journal());
         Around {
@@ -72,8 +81,9 @@ impl Around {
             journal_check: JournalCheck::default(),
             packet_check,
             port_check,
-            decision_check: DecisionCheck::default(),
+            decision_check: DecisionCheck::new(limits),
             closing_check,
+            intervention_check: InterventionCheck::default(),
             journal,
             at_rest: BTreeMap::new(),
             appended: 0,
@@ -94,8 +104,28 @@ impl Around {
         self.faults = faults;
         if faults.tracker_doubled_permille > 0 {
             self.closing_check.relays_may_double();
+            self.intervention_check.relays_may_double();
         }
         self.journal.set_faults(faults.of_journal());
+    }
+
+    /// A frame has left the node by `port`. Gives it back read, if it is an IP packet.
+    pub fn note_left(&mut self, port: PortIndex, bytes: &[u8]) -> Option<Packet> {
+        let Around { packet_check, closing_check, intervention_check, .. } = self;
+        let packet = packet_check.left(port, bytes, &self.journal_check, &mut self.findings)?;
+        if let Some(key) = packet_check.flow_of(&packet) {
+            let way = if port == RIGHT { Direction::Forward } else { Direction::Reverse };
+            closing_check.left(key, way, &packet, self.now);
+            let length = bytes.len() as u64 - 14;
+            intervention_check.left(key, way, &packet, length, &mut self.findings);
+        }
+        Some(packet)
+    }
+
+    /// A shard or, with `started`, the whole node has lost what it had not reported.
+    pub fn note_reports_lost(&mut self, started: bool) {
+        self.closing_check.reports_lost(self.now);
+        self.intervention_check.reports_lost(self.now, started);
     }
 
     /// Hands a record to the journal.
@@ -131,6 +161,10 @@ impl Around {
         for (at, event) in self.journal_check.take_fresh() {
             self.decision_check.recorded(&event, &mut self.findings);
             self.closing_check.recorded(at, &event, &mut self.findings);
+            self.intervention_check.recorded(at, &event, &mut self.findings);
+        }
+        for (at, event) in self.journal_check.take_fresh_objects() {
+            self.intervention_check.network_recorded(at, &event);
         }
     }
 

@@ -13,12 +13,12 @@ use super::node::{Node, NodeSetup, Sent};
 use super::queue::Queue;
 use super::random::Random;
 use super::server::Server;
-use super::site::{FEED_PORT, HostId, LEFT, PORTS, RIGHT, Site, TARGET_PORT, outside};
+use super::site::{FEED_PORT, HostId, LEFT, PORTS, Site, TARGET_PORT, outside};
 use super::tcp::Progress;
 use super::trace::Trace;
 use penstock_actors::network::Command;
 use penstock_dataplane::nic::PortIndex;
-use penstock_event_schema::directive::{Direction, Directive};
+use penstock_event_schema::directive::Directive;
 use penstock_event_schema::epoch::Chain;
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{NetworkId, Time};
@@ -102,8 +102,17 @@ impl World {
         let packets = PacketCheck::new(CLIENTS);
         let ports = PortCheck::new(setup.site.idle);
         let closings = ClosingCheck::new(setup.limits);
-        let mut around =
-            Around::new(BEGIN, random.split(), Faults::default(), trace, packets, ports, closings);
+        let limits = setup.site.limits;
+        let mut around = Around::new(
+            BEGIN,
+            random.split(),
+            Faults::default(),
+            trace,
+            packets,
+            ports,
+            closings,
+            limits,
+        );
         let node = Node::start(&setup, &mut around);
         let hosts = setup.site.hosts().into_iter().map(|id| {
             let gateway = PORTS[usize::from(id.port().0)].1;
@@ -206,6 +215,7 @@ impl World {
         let asks = !matches!(plan.work, Work::Tcp(_));
         if asks && (plan.style.fragment_bytes > 0 || self.server_style.fragment_bytes > 0) {
             self.around.closing_check.unclear(key(&plan, CLIENTS));
+            self.around.intervention_check.unclear(key(&plan, CLIENTS));
         }
         self.open.insert(plan.tag, HostId::Client(client));
         self.client(client).open(plan);
@@ -305,11 +315,11 @@ impl World {
                 self.bury();
             }
             Action::Start => {
-                self.around.closing_check.reports_lost(self.around.now);
+                self.around.note_reports_lost(true);
                 self.node = Some(Node::start(&self.setup, &mut self.around));
             }
             Action::RestartShard(number) => {
-                self.around.closing_check.reports_lost(self.around.now);
+                self.around.note_reports_lost(false);
                 if let Some(node) = &mut self.node {
                     node.restart_shard(number % self.setup.shards, &mut self.around);
                 }
@@ -360,15 +370,8 @@ impl World {
     /// Frames have left the node: the checkers look, then the links take them.
     fn leave(&mut self, sent: Sent) {
         for (port, bytes) in sent {
-            let Around { packet_check, journal_check, closing_check, findings, trace, now, .. } =
-                &mut self.around;
-            let packet = packet_check.left(port, &bytes, journal_check, findings);
-            if let Some(packet) = &packet
-                && let Some(key) = packet_check.flow_of(packet)
-            {
-                let way = if port == RIGHT { Direction::Forward } else { Direction::Reverse };
-                closing_check.left(key, way, packet, *now);
-            }
+            let packet = self.around.note_left(port, &bytes);
+            let Around { trace, now, .. } = &mut self.around;
             trace_frame(trace, *now, "out", port, packet.as_ref(), &bytes);
             let host = self.hosts.keys().find(|host| bytes.starts_with(&host.mac()));
             let Some(host) = host.copied().filter(|host| host.port() == port) else {
@@ -496,11 +499,15 @@ impl World {
     /// Ends a run: everything must have been healed. Clients get `ms` to finish; with `may_fail`
     /// some may have failed. Then all flows end, and nothing is held.
     pub fn finish(&mut self, ms: u64, may_fail: bool) {
-        self.run_until_done(ms);
+        for _ in 0..2 {
+            self.run_until_done(ms / 2);
+            self.give_up();
+        }
         for host in self.hosts.values() {
             if let Host::Client(client) = host {
                 for flow in client.flows() {
-                    liveness::finished(flow, may_fail, &mut self.around.findings);
+                    let ended = self.around.intervention_check.ended(&key(&flow.plan, CLIENTS));
+                    liveness::finished(flow, may_fail || ended, &mut self.around.findings);
                 }
             }
         }
@@ -522,6 +529,17 @@ impl World {
                 let (free, all) = seat.chunks();
                 liveness::frames_returned(number, free, all, &mut self.around.findings);
             }
+        }
+    }
+
+    /// Clients do not wait any longer for flows that were ended on purpose, nor begin others.
+    fn give_up(&mut self) {
+        self.successors.clear();
+        for host in self.hosts.values_mut() {
+            let Host::Client(client) = host else { continue };
+            let ended = |plan: &Plan| self.around.intervention_check.ended(&key(plan, CLIENTS));
+            let plans: Vec<Plan> = client.flows().map(|flow| flow.plan).filter(ended).collect();
+            plans.iter().for_each(|plan| client.give_up(plan.tag));
         }
     }
 
@@ -549,6 +567,7 @@ impl World {
             flows: self.around.journal_check.opened(),
             records: self.around.appended,
             crashes: self.crashes,
+            interventions: self.around.intervention_check.intervened(),
             misses: self.misses + self.node.as_ref().map_or(0, Node::misses),
         }
     }
@@ -572,6 +591,8 @@ pub struct Tally {
     pub crashes: u32,
     /// Packets without a cached directive.
     pub misses: u64,
+    /// Interventions.
+    pub interventions: u64,
 }
 
 fn owns(host: HostId, address: IpAddr) -> bool {

@@ -8,6 +8,7 @@ use penstock_event_schema::event::flow::{Choice, FlowEvent, Resource};
 use penstock_event_schema::id::{DecisionNodeId, DirectiveId, SlotId, TargetId, Time};
 use penstock_event_schema::message::decision::Proposal;
 use penstock_event_schema::message::summary::Cut;
+use penstock_event_schema::requirement::FlowLimits;
 use std::collections::{BTreeMap, BTreeSet};
 
 const NAME: &str = "decisions";
@@ -67,6 +68,7 @@ impl Share {
 /// See the module.
 #[derive(Default)]
 pub struct DecisionCheck {
+    limits: FlowLimits,
     shares: BTreeMap<(DecisionNodeId, SlotId), Share>,
     /// Proposals that have left and not arrived: when.
     on_their_way: BTreeMap<DirectiveId, Time>,
@@ -75,6 +77,11 @@ pub struct DecisionCheck {
 }
 
 impl DecisionCheck {
+    /// Where the only requirement that limits its flows has these limits.
+    pub fn new(limits: FlowLimits) -> DecisionCheck {
+        DecisionCheck { limits, ..DecisionCheck::default() }
+    }
+
     /// A node begins with these cuts, from which nothing can be missing.
     pub fn begin(&mut self, node: DecisionNodeId, cuts: &[Cut]) {
         self.shares.retain(|(other, _), _| *other != node);
@@ -119,10 +126,15 @@ impl DecisionCheck {
                 findings.note(NAME, text);
             }
         }
-        let count = |target: TargetId| {
-            let held = Resource::Target(target);
-            known().filter(|(_, k)| k.is_counted() && k.resources.contains(&held)).count() as u32
+        let holders = |held: &Resource| {
+            known().filter(|(_, k)| k.is_counted() && k.resources.contains(held)).count() as u32
         };
+        let place = proposal.resources.iter().find(|held| matches!(held, Resource::Place(_)));
+        let full = |place: &&Resource| self.limits.flows.is_some_and(|max| holders(place) >= max);
+        if let Some(place) = place.filter(full) {
+            findings.note(NAME, format!("{flow} is proposed above its limit: {place:?}"));
+        }
+        let count = |target: TargetId| holders(&Resource::Target(target));
         for choice in &proposal.choices {
             let Choice::LeastConnections { candidates, .. } = choice else { continue };
             for (target, counted) in candidates {

@@ -7,11 +7,13 @@
 //! | [`packets`] | every frame that leaves is sound; one rewrite for a flow's life; nothing leaves before its records are accepted |
 //! | [`decisions`] | a port is given out when two cuts in a row are without it; a flow is counted once; what comes too late is not used |
 //! | [`closings`] | flows linger and are idle before they end; no report counts twice |
+//! | [`interventions`] | what meets a condition is intervened on, and nothing else; then nothing of it passes |
 //! | [`ports`] | no two live flows share a source end toward a destination end, as the servers see it |
 //! | [`liveness`] | after healing all clients finish, and in the end nothing is held |
 
 pub mod closings;
 pub mod decisions;
+pub mod interventions;
 pub mod journal;
 pub mod liveness;
 pub mod packets;
