@@ -106,6 +106,9 @@ impl Around {
             self.closing_check.relays_may_double();
             self.intervention_check.relays_may_double();
         }
+        if faults.tracker_lost_permille > 0 {
+            self.intervention_check.relays_may_be_lost();
+        }
         self.journal.set_faults(faults.of_journal());
     }
 

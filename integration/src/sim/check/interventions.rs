@@ -16,9 +16,12 @@ use penstock_event_schema::requirement::{Condition, Intervention};
 use std::collections::{BTreeMap, BTreeSet};
 
 const NAME: &str = "interventions";
-/// From a record until nothing passes: messages to slots and shards, and where one of them was
-/// lost, the next report that says so.
-const PASSES_MS_MAX: u64 = 3_000;
+/// From a record until nothing passes: messages to slots and shards.
+const PASSES_MS_MAX: u64 = 500;
+/// The same where one of them may be lost: the next reports bring it again.
+const PASSES_LOSSY_MS_MAX: u64 = 3_000;
+/// A target that gets no new flow may get those that are being opened.
+const OPENS_MS_MAX: u64 = 1_100;
 /// From the packet, or the moment, that meets a condition until the record.
 const ACTS_MS_MAX: u64 = 3_000;
 /// From the time when a target's flows are to be closed until nothing of them passes: the next
@@ -60,6 +63,7 @@ pub struct InterventionCheck {
     /// Flows of which not every packet shows whose it is.
     unclear: BTreeSet<FlowKey>,
     relays_doubled: bool,
+    relays_lost: bool,
     /// The last start: what was counted before counts no more, and slots learn anew what the
     /// other slot of a flow knows.
     started: Time,
@@ -75,6 +79,11 @@ impl InterventionCheck {
     /// Messages between slots may come twice from now on.
     pub fn relays_may_double(&mut self) {
         self.relays_doubled = true;
+    }
+
+    /// Messages between slots may get lost from now on.
+    pub fn relays_may_be_lost(&mut self) {
+        self.relays_lost = true;
     }
 
     /// A shard or the node has lost what it had not reported.
@@ -153,7 +162,7 @@ impl InterventionCheck {
             Resource::Target(target) => Some(*target),
             _ => None,
         };
-        let open = Open {
+        let mut open = Open {
             opened: at,
             rules: opened.interventions.clone(),
             targets: opened.resources.iter().filter_map(target).collect(),
@@ -162,9 +171,15 @@ impl InterventionCheck {
             bytes: 0,
             met: BTreeMap::new(),
         };
+        let failing = open.targets.iter().any(|target| self.unhealthy.contains_key(target));
+        for (bit, rule) in open.rules.iter().enumerate().filter(|_| failing) {
+            if rule.when == Condition::TargetUnhealthy {
+                open.met.insert(bit, at);
+            }
+        }
         for target in &open.targets {
             let shut = self.unhealthy.get(target).or(self.leaving.get(target));
-            if let Some(ms) = shut.map(|shut| at.ms_since(*shut)).filter(|ms| *ms > ACTS_MS_MAX) {
+            if let Some(ms) = shut.map(|shut| at.ms_since(*shut)).filter(|ms| *ms > OPENS_MS_MAX) {
                 let key = opened.directive.flow;
                 let text = format!("{key} opens at target {target}, shut for {ms} ms");
                 findings.note(NAME, text);
@@ -233,7 +248,8 @@ impl InterventionCheck {
         let Some(open) = self.open.get_mut(&key) else { return };
         let resets = matches!(&packet.body, Body::Tcp(s) if s.flags & flag::RST != 0);
         if let Some(refused) = open.refused {
-            let passes = now.ms_since(refused.max(self.started)) > PASSES_MS_MAX;
+            let max = if self.relays_lost { PASSES_LOSSY_MS_MAX } else { PASSES_MS_MAX };
+            let passes = now.ms_since(refused.max(self.started)) > max;
             // After a start the reverse slot learns what was refused by its doubts.
             let known = self.started < refused || now.ms_since(self.started) > 20_000;
             if passes && known && !resets {
