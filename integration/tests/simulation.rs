@@ -5,8 +5,14 @@
 
 #[path = "simulation/checkers.rs"]
 mod checkers;
+#[path = "simulation/crashes.rs"]
+mod crashes;
+#[path = "simulation/rules.rs"]
+mod rules;
 #[path = "simulation/scenarios.rs"]
 mod scenarios;
+#[path = "simulation/steady.rs"]
+mod steady;
 
 use penstock_integration::sim::mixture::{self, Outcome};
 use std::panic::catch_unwind;

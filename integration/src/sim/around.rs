@@ -7,10 +7,12 @@ use super::check::interventions::InterventionCheck;
 use super::check::journal::JournalCheck;
 use super::check::packets::PacketCheck;
 use super::check::ports::PortCheck;
+use super::check::replay::ReplayCheck;
 use super::fault::Faults;
 use super::frame::Packet;
+use super::node::{MAGLEV_SIZE, NodeSetup};
 use super::random::Random;
-use super::site::RIGHT;
+use super::site::{CLIENTS, RIGHT};
 use super::trace::Trace;
 use penstock_actors::journal::simulated::SimulatedJournal;
 use penstock_actors::seam::{Acknowledgement, Journal};
@@ -18,8 +20,8 @@ use penstock_dataplane::nic::PortIndex;
 use penstock_event_schema::directive::Direction;
 use penstock_event_schema::envelope::Sealed;
 use penstock_event_schema::epoch::Seq;
+use penstock_event_schema::event::flow::FlowEvent;
 use penstock_event_schema::id::Time;
-use penstock_event_schema::requirement::FlowLimits;
 use penstock_event_schema::topic::TopicPartition;
 use std::collections::BTreeMap;
 
@@ -39,7 +41,7 @@ pub struct Around {
     pub journal_check: JournalCheck,
     /// Looks at what leaves.
     pub packet_check: PacketCheck,
-    /// Looks at what arrives.
+    /// Looks at the ends of what leaves.
     pub port_check: PortCheck,
     /// Looks at what decision nodes are told and say.
     pub decision_check: DecisionCheck,
@@ -47,30 +49,26 @@ pub struct Around {
     pub closing_check: ClosingCheck,
     /// Holds interventions against packets.
     pub intervention_check: InterventionCheck,
+    /// Makes decisions again.
+    pub replay_check: ReplayCheck,
     /// Keeps the records.
     pub journal: SimulatedJournal,
     /// Records at rest, by topic partition.
     at_rest: BTreeMap<TopicPartition, u64>,
     /// Records appended since the beginning.
     pub appended: u64,
-    /// The process dies right after this many records have been appended.
+    /// What drivers have wanted done since the beginning: records, effects, answers.
+    pub outputs: u64,
+    /// The process dies right after this many outputs.
     pub crash_after: Option<u64>,
     /// The process is dying: it does nothing more.
     pub dying: bool,
 }
 
 impl Around {
-    /// The beginning of a run.
-    pub fn new(
-        now: Time,
-        mut random: Random,
-        faults: Faults,
-        trace: Trace,
-        packet_check: PacketCheck,
-        port_check: PortCheck,
-        closing_check: ClosingCheck,
-        limits: FlowLimits,
-    ) -> Around {
+    /// The beginning of a run, in which nothing goes wrong yet.
+    pub fn new(now: Time, mut random: Random, trace: Trace, setup: &NodeSetup) -> Around {
+        let (site, faults) = (setup.site, Faults::default());
         let journal = SimulatedJournal::new(random.bits(), faults.of_journal());
         Around {
             now,
@@ -79,14 +77,16 @@ impl Around {
             trace,
             findings: Findings::new(),
             journal_check: JournalCheck::default(),
-            packet_check,
-            port_check,
-            decision_check: DecisionCheck::new(limits),
-            closing_check,
+            packet_check: PacketCheck::new(CLIENTS),
+            port_check: PortCheck::new(site.idle),
+            decision_check: DecisionCheck::new(site.limits),
+            closing_check: ClosingCheck::new(setup.limits),
+            replay_check: ReplayCheck::new(setup.hash(), MAGLEV_SIZE),
             intervention_check: InterventionCheck::default(),
             journal,
             at_rest: BTreeMap::new(),
             appended: 0,
+            outputs: 0,
             crash_after: None,
             dying: false,
         }
@@ -116,6 +116,9 @@ impl Around {
     pub fn note_left(&mut self, port: PortIndex, bytes: &[u8]) -> Option<Packet> {
         let Around { packet_check, closing_check, intervention_check, .. } = self;
         let packet = packet_check.left(port, bytes, &self.journal_check, &mut self.findings)?;
+        if port == RIGHT {
+            self.port_check.left(&packet, &mut self.findings);
+        }
         if let Some(key) = packet_check.flow_of(&packet) {
             let way = if port == RIGHT { Direction::Forward } else { Direction::Reverse };
             closing_check.left(key, way, &packet, self.now);
@@ -141,7 +144,12 @@ impl Around {
         *self.at_rest.entry(*at).or_default() += 1;
         self.journal.append(&mut vec![record], sync);
         self.appended += 1;
-        self.dying = self.crash_after == Some(self.appended);
+    }
+
+    /// A driver wants something done; the process may die right after that.
+    pub fn note_output(&mut self) {
+        self.outputs += 1;
+        self.dying |= self.crash_after == Some(self.outputs);
     }
 
     /// The next acknowledgement that has come; the checkers know it before any driver does.
@@ -161,13 +169,17 @@ impl Around {
     fn note_accepted(&mut self, at: TopicPartition, seq: Seq) {
         let records = self.journal.records(at);
         self.journal_check.accepted(at, seq, records, &mut self.findings);
+        for (at, event) in self.journal_check.take_fresh_objects() {
+            self.intervention_check.network_recorded(at, &event);
+            self.replay_check.changed(at, &event);
+        }
         for (at, event) in self.journal_check.take_fresh() {
             self.decision_check.recorded(&event, &mut self.findings);
             self.closing_check.recorded(at, &event, &mut self.findings);
             self.intervention_check.recorded(at, &event, &mut self.findings);
-        }
-        for (at, event) in self.journal_check.take_fresh_objects() {
-            self.intervention_check.network_recorded(at, &event);
+            if let FlowEvent::FlowOpened(opened) = &event {
+                self.replay_check.opened(at, opened, &mut self.findings);
+            }
         }
     }
 

@@ -93,6 +93,18 @@ pub struct Node {
     misses: u64,
 }
 
+/// Places of a Maglev table: few, since tables are made often here.
+pub const MAGLEV_SIZE: u32 = 251;
+
+impl NodeSetup {
+    /// The keyed hash of the run.
+    pub fn hash(&self) -> SlotHash {
+        let mut key = [0u8; 16];
+        key[..8].copy_from_slice(&self.seed.to_le_bytes());
+        SlotHash::new(key, self.slots)
+    }
+}
+
 fn driver_setup(setup: &NodeSetup, topic: Topic, number: u16) -> DriverSetup {
     DriverSetup {
         at: TopicPartition { topic, number },
@@ -119,9 +131,7 @@ impl Node {
     /// # Panics
     /// The records do not make a state: a bug of this project.
     pub fn start(setup: &NodeSetup, around: &mut Around) -> Node {
-        let mut key = [0u8; 16];
-        key[..8].copy_from_slice(&setup.seed.to_le_bytes());
-        let hash = SlotHash::new(key, setup.slots);
+        let hash = setup.hash();
         let now = around.now;
         let networks = Driver::recover_from(
             &mut around.journal,
@@ -141,7 +151,7 @@ impl Node {
             let first = DirectiveId(now.0 | u64::from(number) << 62);
             let decision = DecisionSetup {
                 node: DecisionNodeId(number),
-                maglev_size: 251,
+                maglev_size: MAGLEV_SIZE,
                 ..DecisionSetup::new(hash.clone(), first)
             };
             let none = driver_setup(setup, Topic::Flow, u16::MAX - number);
@@ -266,6 +276,11 @@ impl Node {
     /// What the network machine has refused.
     pub fn refused(&self) -> &[String] {
         &self.refused
+    }
+
+    /// What a decision node publishes of itself.
+    pub fn decision(&self, number: u16) -> &Decision {
+        self.decisions[usize::from(number)].machine()
     }
 
     /// The shards.
@@ -625,6 +640,7 @@ fn drain<M: Machine>(
                 around.findings.note("node", format!("{} stopped: {reason:?}", driver.at()));
             }
         }
+        around.note_output();
     }
 }
 

@@ -8,12 +8,15 @@ use penstock_actors::network::spec::{
 };
 use penstock_dataplane::nic::PortIndex;
 use penstock_event_schema::flow::Protocol;
+use penstock_event_schema::id::NetworkId;
 use penstock_event_schema::network::{AllUnhealthy, Attachment, EndpointPort, HealthCheck, Probe};
 use penstock_event_schema::requirement::{
     AnycastPolicy, FlowLimits, IdleLimits, Intervention, UnknownPolicy,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+/// The clients' network, the first that is defined.
+pub const CLIENTS: NetworkId = NetworkId(1);
 /// The port of the clients' network.
 pub const LEFT: PortIndex = PortIndex(0);
 /// The port of the servers' network.

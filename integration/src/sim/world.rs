@@ -2,9 +2,6 @@
 //! goes wrong. One thread, one seed; time jumps from one thing that happens to the next.
 
 use super::around::Around;
-use super::check::closings::ClosingCheck;
-use super::check::packets::PacketCheck;
-use super::check::ports::PortCheck;
 use super::check::{Finding, key, liveness};
 use super::client::{Client, Outgoing, Plan, Style, Work};
 use super::fault::Faults;
@@ -13,7 +10,7 @@ use super::node::{Node, NodeSetup, Sent};
 use super::queue::Queue;
 use super::random::Random;
 use super::server::Server;
-use super::site::{FEED_PORT, HostId, LEFT, PORTS, Site, TARGET_PORT, outside};
+use super::site::{CLIENTS, FEED_PORT, HostId, LEFT, PORTS, Site, TARGET_PORT, outside};
 use super::tcp::Progress;
 use super::trace::Trace;
 use penstock_actors::network::Command;
@@ -21,15 +18,13 @@ use penstock_dataplane::nic::PortIndex;
 use penstock_event_schema::directive::Directive;
 use penstock_event_schema::epoch::Chain;
 use penstock_event_schema::flow::FlowKey;
-use penstock_event_schema::id::{NetworkId, Time};
+use penstock_event_schema::id::Time;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// When runs begin: any time will do that is not the beginning of all time.
 const BEGIN: Time = Time(1_700_000_000_000_000_000);
-/// The clients' network, the first that is defined.
-pub const CLIENTS: NetworkId = NetworkId(1);
 /// Trace lines that a failure shows.
 const NEWEST_MAX: usize = 60;
 
@@ -99,20 +94,7 @@ impl World {
     pub fn new(setup: NodeSetup, faults: Faults, style: Style, printed: bool) -> World {
         let mut random = Random::new(setup.seed);
         let trace = Trace::new(BEGIN, NEWEST_MAX, printed);
-        let packets = PacketCheck::new(CLIENTS);
-        let ports = PortCheck::new(setup.site.idle);
-        let closings = ClosingCheck::new(setup.limits);
-        let limits = setup.site.limits;
-        let mut around = Around::new(
-            BEGIN,
-            random.split(),
-            Faults::default(),
-            trace,
-            packets,
-            ports,
-            closings,
-            limits,
-        );
+        let mut around = Around::new(BEGIN, random.split(), trace, &setup);
         let node = Node::start(&setup, &mut around);
         let hosts = setup.site.hosts().into_iter().map(|id| {
             let gateway = PORTS[usize::from(id.port().0)].1;
@@ -464,10 +446,7 @@ impl World {
                 self.around.port_check.returned(&packet, now);
                 client.handle(packet, now, &mut out)
             }
-            Some(Host::Server(server)) => {
-                self.around.port_check.reached(&packet, &mut self.around.findings);
-                server.handle(packet, now, &mut out)
-            }
+            Some(Host::Server(server)) => server.handle(packet, now, &mut out),
             None => Ok(()),
         };
         if let Err(text) = outcome {
@@ -568,6 +547,7 @@ impl World {
             records: self.around.appended,
             crashes: self.crashes,
             interventions: self.around.intervention_check.intervened(),
+            decisions: self.around.replay_check.decisions(),
             misses: self.misses + self.node.as_ref().map_or(0, Node::misses),
         }
     }
@@ -593,6 +573,8 @@ pub struct Tally {
     pub misses: u64,
     /// Interventions.
     pub interventions: u64,
+    /// Decisions made again.
+    pub decisions: u64,
 }
 
 fn owns(host: HostId, address: IpAddr) -> bool {

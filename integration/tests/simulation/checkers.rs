@@ -30,11 +30,11 @@ use penstock_integration::sim::site::{HostId, LEFT, PORTS, RIGHT};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-const CLIENT: &str = "192.168.1.10:40000";
+pub(super) const CLIENT: &str = "192.168.1.10:40000";
 const SERVICE: &str = "10.90.0.81:80";
-const POOL: &str = "10.2.0.101:20000";
-const TARGET: &str = "10.2.0.10:8080";
-const TAG: u32 = 7;
+pub(super) const POOL: &str = "10.2.0.101:20000";
+pub(super) const TARGET: &str = "10.2.0.10:8080";
+pub(super) const TAG: u32 = 7;
 
 fn end(text: &str) -> SocketAddr {
     text.parse().expect("an end")
@@ -56,7 +56,7 @@ fn flow_key(local: &str) -> FlowKey {
     format!("1/udp/{local}>{SERVICE}").parse().expect("a key")
 }
 
-fn directive(id: u64, local: &str, pool: &str) -> Arc<Directive> {
+pub(super) fn directive(id: u64, local: &str, pool: &str) -> Arc<Directive> {
     Arc::new(Directive {
         id: DirectiveId(id),
         requirement: RequirementId(1),
@@ -69,12 +69,12 @@ fn directive(id: u64, local: &str, pool: &str) -> Arc<Directive> {
     })
 }
 
-fn bound(directive: &Arc<Directive>) -> FlowEvent {
+pub(super) fn bound(directive: &Arc<Directive>) -> FlowEvent {
     let (tenant, partition) = (String::new(), String::new());
     FlowEvent::ReverseBound(ReverseBound { directive: directive.clone(), tenant, partition })
 }
 
-fn opened(directive: &Arc<Directive>) -> FlowEvent {
+pub(super) fn opened(directive: &Arc<Directive>) -> FlowEvent {
     let (address, port) = {
         let reverse = directive.reverse.expect("a reverse key");
         (reverse.destination, reverse.destination_port)
@@ -93,7 +93,7 @@ fn opened(directive: &Arc<Directive>) -> FlowEvent {
     })
 }
 
-fn closed(directive: &Arc<Directive>) -> FlowEvent {
+pub(super) fn closed(directive: &Arc<Directive>) -> FlowEvent {
     FlowEvent::FlowClosed(FlowClosed {
         flow: directive.flow,
         reason: CloseReason::Idle,
@@ -112,7 +112,7 @@ fn released(directive: &Arc<Directive>) -> FlowEvent {
 }
 
 /// What is found must hold each of `expected`, and nothing is found when nothing is expected.
-fn check(findings: &Findings, expected: &[&str], about: &str) {
+pub(super) fn check(findings: &Findings, expected: &[&str], about: &str) {
     let found: Vec<String> = findings.all().iter().map(ToString::to_string).collect();
     assert_eq!(found.is_empty(), expected.is_empty(), "{about}: {found:?}");
     for part in expected {
@@ -223,7 +223,7 @@ fn the_journal_checker_finds_a_state_that_its_records_do_not_make() {
     }
 }
 
-fn packet(tag: u32, source: &str, destination: &str, port: usize) -> Packet {
+pub(super) fn packet(tag: u32, source: &str, destination: &str, port: usize) -> Packet {
     Packet {
         source_mac: PORTS[port].1,
         destination_mac: HostId::Server(0).mac(),
@@ -303,11 +303,11 @@ fn the_port_checker_finds_two_live_flows_on_one_port() {
     ];
     for (about, ended, later_ms, tag, expected) in rows {
         let (mut ports, mut findings) = (PortCheck::new(idle), Findings::new());
-        ports.reached(&packet(1, POOL, TARGET, 1), findings.at(Time(0)));
+        ports.left(&packet(1, POOL, TARGET, 1), findings.at(Time(0)));
         if let Some(tag) = ended {
             ports.ended(*tag);
         }
-        ports.reached(&packet(*tag, POOL, TARGET, 1), findings.at(Time(0).plus_ms(*later_ms)));
+        ports.left(&packet(*tag, POOL, TARGET, 1), findings.at(Time(0).plus_ms(*later_ms)));
         check(&findings, expected, about);
     }
 }

@@ -8,7 +8,8 @@
 //! | [`decisions`] | a port is given out when two cuts in a row are without it; a flow is counted once; what comes too late is not used |
 //! | [`closings`] | flows linger and are idle before they end; no report counts twice |
 //! | [`interventions`] | what meets a condition is intervened on, and nothing else; then nothing of it passes |
-//! | [`ports`] | no two live flows share a source end toward a destination end, as the servers see it |
+//! | [`ports`] | no two live flows share a source end toward a destination end, in the frames that leave |
+//! | [`replay`] | a decision that is made again from its record comes to the same |
 //! | [`liveness`] | after healing all clients finish, and in the end nothing is held |
 
 pub mod closings;
@@ -18,6 +19,7 @@ pub mod journal;
 pub mod liveness;
 pub mod packets;
 pub mod ports;
+pub mod replay;
 
 use super::client::Plan;
 use penstock_event_schema::flow::{FlowKey, Protocol};

@@ -1,4 +1,4 @@
-//! Looks at what reaches the servers: no two live flows come from one source end to one
+//! Looks at what leaves toward the servers: no two live flows go from one source end to one
 //! destination end. A flow lives from its first packet until its client is done with it, or until
 //! it has been silent for its idle limit.
 
@@ -38,8 +38,8 @@ impl PortCheck {
         }
     }
 
-    /// A packet has reached a server.
-    pub fn reached(&mut self, packet: &Packet, findings: &mut Findings) {
+    /// A packet has left the node toward a server.
+    pub fn left(&mut self, packet: &Packet, findings: &mut Findings) {
         let Some(tag) = packet.tag() else { return };
         let now = findings.now();
         self.seen.insert(tag, now);
