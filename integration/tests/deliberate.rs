@@ -29,7 +29,7 @@ const ROWS: [Row; 17] = [
     row(Fault::CountReportTwice, 5, &["closings"]),
     row(Fault::CountDecisionTwice, 10, &["decisions"]),
     row(Fault::MergeWrongDirection, 10, &["closings"]),
-    row(Fault::ForgetOnRecovery, 10, &["journal", "liveness"]),
+    row(Fault::ForgetOnRecovery, 10, &["journal", "liveness", "replay"]),
     row(Fault::BindTaken, 40, &["journal", "ports", "payload"]),
     row(Fault::UseLateProposal, 20, &["decisions"]),
     row(Fault::KeepIntervened, 20, &["interventions"]),

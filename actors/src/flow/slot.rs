@@ -39,6 +39,9 @@ pub struct Slot {
     awake: bool,
     /// There is room for their records.
     pub(super) takes_new_flows: bool,
+    /// Targets that have failed, and when this slot heard of it: as long as an opening that was
+    /// asked for before may still lead there.
+    failed: Vec<(TargetId, Time)>,
 }
 
 /// What an event took away.
@@ -64,6 +67,7 @@ impl Slot {
             left: Left::default(),
             awake: false,
             takes_new_flows: true,
+            failed: Vec::new(),
         }
     }
 
@@ -211,7 +215,7 @@ impl Slot {
             self.stages.add(&Stages { openings: 1, decide_ns, bind_ns });
         }
         let Trackers { forward, reverse } = &opened.trackers;
-        let flow = Flow {
+        let mut flow = Flow {
             directive: Arc::clone(&opened.directive),
             resources: opened.resources.as_slice().into(),
             choices: opened.choices.as_slice().into(),
@@ -225,6 +229,13 @@ impl Slot {
             opened: at,
             live: Live::new(at),
         };
+        if let Some(Opening { questioned, .. }) = self.left.opening {
+            let failed = self.failed.iter().filter(|(_, heard)| questioned <= *heard);
+            let mut failed = failed.map(|(target, _)| Resource::Target(*target));
+            if failed.any(|target| opened.resources.contains(&target)) {
+                flow.target_failed();
+            }
+        }
         self.tallies.open(&opened.directive, &opened.resources, self.awake);
         let place = self.table.add_flow(&self.setup.hash, flow);
         self.rearm(Timer::Flow(place));
@@ -378,7 +389,10 @@ impl Slot {
     }
 
     /// One walk over the flows, as [`Slot::evolve_target_closed`].
-    fn evolve_target_failed(&mut self, target: TargetId) {
+    fn evolve_target_failed(&mut self, target: TargetId, at: Time) {
+        let opening_ms = self.setup.limits.opening_ms_max;
+        self.failed.retain(|(other, heard)| *other != target && heard.plus_ms(opening_ms) > at);
+        self.failed.push((target, at));
         let held = Resource::Target(target);
         let flows = self.table.flows.iter();
         let places: Vec<u32> = flows
@@ -481,7 +495,7 @@ impl Machine for Slot {
                 }
             }
             Event::TakesNewFlows(takes) => self.takes_new_flows = *takes,
-            Event::TargetFailed(target) => self.evolve_target_failed(*target),
+            Event::TargetFailed(target) => self.evolve_target_failed(*target, at),
             Event::TargetClosed(target) => self.evolve_target_closed(*target, at),
             Event::Rearmed(timer) => self.rearm(*timer),
         }

@@ -200,7 +200,7 @@ impl Node {
             self.drain_decision(number, around);
         }
         for event in self.catalog.snapshot() {
-            self.target_failed(&event, around);
+            self.target_failed(&event, now, around);
         }
         let mut inputs = self.setup.site.shard_inputs();
         inputs.extend(self.shard_inputs());
@@ -246,13 +246,15 @@ impl Node {
         }
     }
 
-    /// Flows of a target that fails are to be looked at.
-    fn target_failed(&mut self, event: &NetworkEvent, around: &mut Around) {
+    /// Flows of a target that fails are to be looked at. Decision nodes know by `known`, and slots
+    /// not before them: one thread keeps that order on a node.
+    fn target_failed(&mut self, event: &NetworkEvent, known: Time, around: &mut Around) {
         let NetworkEvent::TargetHealthChanged(changed) = event else { return };
         for number in (0..self.setup.slots).filter(|_| !changed.healthy) {
             let command = flow::Command::TargetFailed(changed.target);
             let message = Message::Slot(SlotId(number), command);
-            self.send(Party::Networks, message, around);
+            let at = arrival(around).max(known);
+            self.queue.send((Party::Networks, Party::Slot(number)), at, message);
         }
     }
 
@@ -432,9 +434,10 @@ impl Node {
                 }
                 flow::Effect::Tell { to, message } => {
                     let message = Message::Slot(to, flow::Command::Hear(message));
-                    match to.0 == number {
-                        true => self.send(own, message, around),
-                        false => self.send_far(own, message, around),
+                    if to.0 == number {
+                        self.send(own, message, around);
+                    } else {
+                        self.send_far(own, message, around);
                     }
                 }
                 flow::Effect::AskAgain(request) => {
@@ -499,11 +502,13 @@ impl Node {
                 }
             };
             self.catalog.evolve(&event);
+            let mut known = around.now;
             for node in 0..self.setup.decision_nodes {
                 let command = decision::Command::Configure(event.clone());
-                self.send(Party::Networks, Message::Decision(node, command), around);
+                let message = Message::Decision(node, command);
+                known = known.max(self.send(Party::Networks, message, around));
             }
-            self.target_failed(&event, around);
+            self.target_failed(&event, known, around);
             for input in self.shard_inputs() {
                 for shard in 0..self.setup.shards {
                     self.send(Party::Networks, Message::Shard(shard, input.clone()), around);
@@ -559,10 +564,10 @@ impl Node {
         }
     }
 
-    /// Sends inside the node: nothing is lost, and order is kept per pair.
-    fn send(&mut self, from: Party, message: Message, around: &mut Around) {
+    /// Sends inside the node: nothing is lost, and order is kept per pair. Says when it arrives.
+    fn send(&mut self, from: Party, message: Message, around: &mut Around) -> Time {
         let at = arrival(around);
-        self.queue.send((from, message.receiver()), at, message);
+        self.queue.send((from, message.receiver()), at, message)
     }
 
     /// Sends where another node could be: a message may be lost, doubled or overtaken.

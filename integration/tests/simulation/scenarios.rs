@@ -4,7 +4,9 @@ use penstock_actors::flow::SlotLimits;
 use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::id::Time;
-use penstock_event_schema::requirement::{IdleLimits, UnknownPolicy};
+use penstock_event_schema::requirement::{
+    self, Condition, IdleLimits, Intervention, UnknownPolicy,
+};
 use penstock_integration::sim::client::{Exchange, Plan, Style, Work};
 use penstock_integration::sim::fault::Faults;
 use penstock_integration::sim::frame::{Body, Checksum, Packet, Segment, flag};
@@ -458,4 +460,33 @@ fn silent_flows_end_by_their_idle_limit_and_free_what_they_hold() {
         world.run_until_done(5_000);
     }
     finish(world);
+}
+
+#[test]
+fn flows_that_open_as_their_target_fails_are_reset_too() {
+    let act = requirement::Action::Reset;
+    let rule = Intervention { when: Condition::TargetUnhealthy, act };
+    for seed in 1..=20 {
+        let site = Site { interventions: [Some(rule), None], probed: true, ..Site::default() };
+        let mut world = world_with(site, 1, seed);
+        world.around().set_faults(Faults {
+            message_delay_ns_max: 20_000_000,
+            journal_delay_ns_max: 30_000_000,
+            ..QUIET
+        });
+        let begun = world.now();
+        // They last long enough for the checker to see that they go on.
+        let work = Work::Tcp(Transfer { pace_ns: 300_000_000, upload: 20_000, ..TRANSFER });
+        for tag in 1..=20 {
+            let flow = plan(&world, tag, 0, 40_000 + tag as u16, Service::Chain, work, false);
+            world.open(0, Plan { at: flow.at.plus_ms(u64::from(tag) * 5), ..flow });
+        }
+        for server in 0..3 {
+            world.act(begun.plus_ms(50), Action::Probe { server, success: false });
+            world.act(begun.plus_ms(1_500), Action::Probe { server, success: true });
+        }
+        world.finish(20_000, true);
+        check(&world);
+        assert!(world.tally().interventions > 0);
+    }
 }
