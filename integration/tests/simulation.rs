@@ -7,6 +7,8 @@
 mod checkers;
 #[path = "simulation/crashes.rs"]
 mod crashes;
+#[path = "simulation/cuts.rs"]
+mod cuts;
 #[path = "simulation/rules.rs"]
 mod rules;
 #[path = "simulation/scenarios.rs"]

@@ -455,6 +455,7 @@ impl Node {
                 }
                 // For operators alone.
                 flow::Effect::Intervened(_) => {}
+                flow::Effect::Cut { .. } if around.faults.cuts_lost => {}
                 flow::Effect::Cut { to, cut } => {
                     let message = Message::Decision(to.0, decision::Command::Cut(cut));
                     self.send_far(own, message, around);

@@ -26,6 +26,7 @@ pub(super) const QUIET: Faults = Faults {
     tracker_lost_permille: 0,
     tracker_doubled_permille: 0,
     tracker_late_permille: 0,
+    cuts_lost: false,
     decisions_late_permille: 0,
     journal_delay_ns_max: 100_000,
     journal_doubled_permille: 0,

@@ -12,7 +12,7 @@ use penstock_integration::sim::site::{Service, Site};
 use penstock_integration::sim::tcp::Transfer;
 use penstock_integration::sim::world::World;
 
-fn world(site: Site, decision_nodes: u16, faults: Faults) -> World {
+pub(super) fn world(site: Site, decision_nodes: u16, faults: Faults) -> World {
     let limits = SlotLimits { linger_ms: 1_000, reset_linger_ms: 500, ..SlotLimits::default() };
     let sizes = ShardSizes::default();
     let setup = NodeSetup { site, slots: 4, shards: 1, decision_nodes, sizes, limits, seed: 1 };
