@@ -226,7 +226,8 @@ impl Slot {
             Phase::Binding(proposal) if proposal.directive.id == directive => proposal,
             _ => return self.over(flow, reverse, directive, outcome),
         };
-        let policy = proposal.unknown;
+        // The sender's next packet may find a free one.
+        let policy = UnknownPolicy::Drop;
         Some(match outcome {
             BindOutcome::Bound => Event::Recorded(self.open(proposal, &opening.excluded, trackers)),
             BindOutcome::Taken if opening.refused + 1 < self.setup.limits.attempts_max => {

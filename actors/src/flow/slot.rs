@@ -462,7 +462,8 @@ impl Machine for Slot {
             Event::Confirmed { reverse, refused } => {
                 if let Some((_, binding)) = self.binding_mut(reverse) {
                     binding.confirmed = true;
-                    binding.refused = *refused;
+                    // What is refused stays so, whatever was said before and comes late.
+                    binding.refused = binding.refused.or(*refused);
                     binding.heard = at;
                 }
             }

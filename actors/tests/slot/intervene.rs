@@ -165,6 +165,9 @@ fn the_reverse_slot_refuses_what_the_forward_slot_says() {
             (5, ask_late(REVERSE, 0), "0 gets Intervened Drop"),
             (6, confirm_as(2, None), ""),
             (7, ask_late(REVERSE, 0), "0 gets Intervened Drop"),
+            // What was said before the intervention and comes late.
+            (8, confirm(1), ""),
+            (9, ask_late(REVERSE, 0), "0 gets Intervened Drop"),
         ],
     );
 }

@@ -20,7 +20,7 @@ use penstock_dataplane::nic::PortIndex;
 use penstock_event_schema::directive::Direction;
 use penstock_event_schema::envelope::Sealed;
 use penstock_event_schema::epoch::Seq;
-use penstock_event_schema::event::flow::FlowEvent;
+use penstock_event_schema::event::flow::{CloseReason, FlowClosed, FlowEvent};
 use penstock_event_schema::id::Time;
 use penstock_event_schema::topic::TopicPartition;
 use std::collections::BTreeMap;
@@ -109,6 +109,9 @@ impl Around {
         if faults.tracker_lost_permille > 0 {
             self.intervention_check.relays_may_be_lost();
         }
+        if faults.journal_lost_permille > 0 {
+            self.intervention_check.acknowledgements_may_be_lost();
+        }
         self.journal.set_faults(faults.of_journal());
     }
 
@@ -177,9 +180,24 @@ impl Around {
             self.decision_check.recorded(&event, &mut self.findings);
             self.closing_check.recorded(at, &event, &mut self.findings);
             self.intervention_check.recorded(at, &event, &mut self.findings);
-            if let FlowEvent::FlowOpened(opened) = &event {
-                self.replay_check.opened(at, opened, &mut self.findings);
+            match &event {
+                FlowEvent::FlowOpened(opened) => {
+                    self.replay_check.opened(at, opened, &mut self.findings);
+                }
+                FlowEvent::FlowClosed(closed) => self.note_closed(closed),
+                _ => {}
             }
+        }
+    }
+
+    /// Clients go on for a while with a flow that was ended on purpose; its port is free.
+    fn note_closed(&mut self, closed: &FlowClosed) {
+        let on_purpose = matches!(closed.reason, CloseReason::Drained | CloseReason::Intervened);
+        let last = self.journal_check.closed(&closed.flow).filter(|_| on_purpose);
+        if let Some((directive, _)) = last {
+            let (source, destination) = directive.translated(Direction::Forward);
+            let protocol = closed.flow.protocol.0;
+            self.port_check.ended_on_purpose(protocol, source, destination.ip());
         }
     }
 

@@ -24,7 +24,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// When runs begin: any time will do that is not the beginning of all time.
-const BEGIN: Time = Time(1_700_000_000_000_000_000);
+pub const BEGIN: Time = Time(1_700_000_000_000_000_000);
 /// Trace lines that a failure shows.
 const NEWEST_MAX: usize = 60;
 

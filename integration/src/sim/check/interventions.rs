@@ -22,6 +22,8 @@ const PASSES_MS_MAX: u64 = 500;
 const PASSES_LOSSY_MS_MAX: u64 = 3_000;
 /// A target that gets no new flow may get those that are being opened.
 const OPENS_MS_MAX: u64 = 1_100;
+/// The same where the acknowledgement of what shuts it may be lost: a driver asks for it again.
+const OPENS_LOSSY_MS_MAX: u64 = 2_300;
 /// From the packet, or the moment, that meets a condition until the record.
 const ACTS_MS_MAX: u64 = 3_000;
 /// From the time when a target's flows are to be closed until nothing of them passes: the next
@@ -64,6 +66,7 @@ pub struct InterventionCheck {
     unclear: BTreeSet<FlowKey>,
     relays_doubled: bool,
     relays_lost: bool,
+    acknowledgements_lost: bool,
     /// The last start: what was counted before counts no more, and slots learn anew what the
     /// other slot of a flow knows.
     started: Time,
@@ -84,6 +87,11 @@ impl InterventionCheck {
     /// Messages between slots may get lost from now on.
     pub fn relays_may_be_lost(&mut self) {
         self.relays_lost = true;
+    }
+
+    /// Acknowledgements of the journal may get lost from now on.
+    pub fn acknowledgements_may_be_lost(&mut self) {
+        self.acknowledgements_lost = true;
     }
 
     /// A shard or the node has lost what it had not reported.
@@ -177,9 +185,10 @@ impl InterventionCheck {
                 open.met.insert(bit, at);
             }
         }
+        let max = if self.acknowledgements_lost { OPENS_LOSSY_MS_MAX } else { OPENS_MS_MAX };
         for target in &open.targets {
             let shut = self.unhealthy.get(target).or(self.leaving.get(target));
-            if let Some(ms) = shut.map(|shut| at.ms_since(*shut)).filter(|ms| *ms > OPENS_MS_MAX) {
+            if let Some(ms) = shut.map(|shut| at.ms_since(*shut)).filter(|ms| *ms > max) {
                 let key = opened.directive.flow;
                 let text = format!("{key} opens at target {target}, shut for {ms} ms");
                 findings.note(NAME, text);

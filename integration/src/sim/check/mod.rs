@@ -22,6 +22,7 @@ pub mod ports;
 pub mod replay;
 
 use super::client::Plan;
+use super::world::BEGIN;
 use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::{NetworkId, Time};
 use std::fmt;
@@ -39,7 +40,8 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.checker, self.text)
+        let ms = self.at.ms_since(BEGIN);
+        write!(f, "{} at {ms} ms: {}", self.checker, self.text)
     }
 }
 
