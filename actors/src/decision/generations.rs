@@ -33,12 +33,13 @@ pub(super) mod object {
 
     /// The objects of the union over ports: all.
     pub(crate) fn taken() -> u8 {
-        match () {
-            () if is(Fault::ReusePortEarly) => ALL & !FSS_PREV,
-            () if is(Fault::SkipObject) => ALL & !LDS_PREV,
-            () if is(Fault::ForgetOwnDecision) => ALL & !LDS_PREV & !LDS_CUR,
-            () => ALL,
-        }
+        let skipped = [
+            (Fault::ReusePortEarly, FSS_PREV),
+            (Fault::SkipObject, LDS_PREV),
+            (Fault::ForgetOwnDecision, LDS_PREV | LDS_CUR),
+        ];
+        let wrong = skipped.into_iter().filter(|(fault, _)| is(*fault));
+        wrong.fold(ALL, |all, (_, objects)| all & !objects)
     }
 }
 

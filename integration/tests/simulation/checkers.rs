@@ -353,6 +353,22 @@ fn proposal(id: u64, count: u32) -> Proposal {
 }
 
 #[test]
+fn the_port_checker_lets_go_of_flows_that_are_ended_on_purpose() {
+    let idle = IdleLimits { tcp_ms: 1000, udp_ms: 1000, icmp_ms: 1000 };
+    for (ended, expected) in [(true, &[][..]), (false, &["flows 1 and 2 share"][..])] {
+        let (mut ports, mut findings) = (PortCheck::new(idle), Findings::new());
+        ports.left(&packet(1, POOL, TARGET, 1), findings.at(Time(0)));
+        if ended {
+            ports.ended_on_purpose(17, end(POOL), end(TARGET).ip());
+        }
+        // A straggler, and then the next flow.
+        ports.left(&packet(1, POOL, TARGET, 1), findings.at(Time(1)));
+        ports.left(&packet(2, POOL, TARGET, 1), findings.at(Time(2)));
+        check(&findings, expected, "ended on purpose");
+    }
+}
+
+#[test]
 fn the_decision_checker_finds_ports_given_out_early_and_flows_counted_twice() {
     use Say::{Again, Cut as Told, Propose};
     let rows: &[(&str, &[Say], &[&str])] = &[
