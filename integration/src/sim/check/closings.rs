@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const NAME: &str = "closings";
 /// A packet is reported within this time: the round of reports, and messages under faults.
 const REPORTED_MS_MAX: u64 = 500;
+/// A SYN that was sent so long before the end may come after it, and opens anew then.
+const ON_ITS_WAY_MS_MAX: u64 = 10;
 
 /// One life of a flow, as its packets show it.
 #[derive(Clone, Copy, Default)]
@@ -127,7 +129,9 @@ impl ClosingCheck {
         }
         let Some(life) = self.lives.remove(&key) else { return };
         let since = |from: Option<Time>| from.map(|from| at.ms_since(from));
-        let began_anew = |from: Option<Time>| life.begun_anew.max(from) != from;
+        let began_anew = |from: Option<Time>| {
+            life.begun_anew.is_some_and(|syn| Some(syn.plus_ms(ON_ITS_WAY_MS_MAX)) > from)
+        };
         let (ended, wanted_ms) = match closed.reason {
             CloseReason::Finished => {
                 let both = life.fins[0].zip(life.fins[1]).map(|(one, other)| one.max(other));
