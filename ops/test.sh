@@ -2,22 +2,43 @@
 # The second command: every test.
 set -euo pipefail
 
-if (($# > 0)); then
+print_help() {
   cat <<'HELP'
 Installs what is missing, builds Penstock and runs every test, the lab's included. Needs no standard
 input, cleans up, and ends with `N passed, N failed`. Can be run again at any time.
 
-  ops/test.sh           run all
-  ops/test.sh --help    this text
+  ops/test.sh                run all
+  ops/test.sh soak MINUTES   run new seeds of the simulation, and nothing else, for so long; the
+                             first seed is that of the clock, and a seed that fails is named with
+                             the command that repeats it
+  ops/test.sh --help         this text
 
 Needs what ops/lab.sh needs. A lab that is up is taken down, since the tests build their own under
-the same names.
+the same names; `soak` leaves it alone.
 HELP
-  if [[ $# == 1 && ($1 == -h || $1 == --help) ]]; then
-    exit 0
-  fi
+}
+
+# $1 is what is wrong with the arguments.
+refuse() {
+  printf 'error: %s\n  fix: %s\n' "$1" "run ops/test.sh, ops/test.sh soak 10, or ops/test.sh --help" >&2
   exit 2
-fi
+}
+
+soak_minutes=
+case ${1-} in
+  '') (($# == 0)) || refuse "an empty argument is given" ;;
+  -h | --help)
+    print_help
+    exit 0
+    ;;
+  soak)
+    (($# == 2)) || refuse "soak takes one argument, how many minutes to run, and $(($# - 1)) are given"
+    [[ $2 =~ ^[1-9][0-9]{0,4}$ ]] ||
+      refuse "\`$2\` is no number of minutes: soak takes a whole number from 1 to 99999"
+    soak_minutes=$2
+    ;;
+  *) refuse "\`$1\` is not known: there is \`soak\`, and without an argument all tests are run" ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=ops/prepare.sh
 . ops/prepare.sh
@@ -135,7 +156,46 @@ dependencies() {
   fi
 }
 
+# Says in how many seeds the simulation finds each fault that is put in on purpose.
+deliberate() {
+  step "deliberate faults" cargo test --release -p penstock-integration \
+    --features deliberate-faults --locked --test deliberate -- --nocapture
+}
+
+# Runs new seeds of the simulation until the time is over.
+soak() {
+  local seed end good bad batch=50 status
+  local -a simulation=(cargo test --release -p penstock-integration --locked --quiet --test simulation)
+  say "soak: building the simulation"
+  "${simulation[@]}" --no-run || count "build" 1
+  ((failed == 0)) || finish
+  seed=$(date +%s)000
+  end=$((SECONDS + soak_minutes * 60))
+  say "soak: $soak_minutes minutes from seed $seed on"
+  while ((SECONDS < end)); do
+    status=0
+    PENSTOCK_SEED=$seed PENSTOCK_SEEDS=$batch \
+      "${simulation[@]}" many_seeds -- --nocapture >"$log" 2>&1 || status=$?
+    read -r good bad < <(sed -n 's/^seeds: \([0-9]*\) hold, \([0-9]*\) fail$/\1 \2/p' "$log") || true
+    passed=$((passed + ${good:-0}))
+    failed=$((failed + ${bad:-0}))
+    if ((${bad:-0} > 0)); then
+      sed -n '/^seed [0-9]/,/^repeat: /p' "$log"
+      mapfile -t -O "${#failures[@]}" failures < <(sed -n 's/^repeat: //p' "$log")
+    elif ((status != 0)); then
+      cat "$log"
+      count "seeds from $seed on: PENSTOCK_SEED=$seed PENSTOCK_SEEDS=$batch ${simulation[*]}" "$status"
+    fi
+    seed=$((seed + batch))
+    echo "$((end > SECONDS ? end - SECONDS : 0)) s left: $passed seeds passed, $failed failed"
+  done
+  finish
+}
+
 prepare
+if [[ $soak_minutes ]]; then
+  soak
+fi
 step "format" cargo fmt --all --check
 step "build" cargo build --release --locked
 if ((failed > 0)) && ! [[ -x $penstock ]]; then
@@ -145,5 +205,6 @@ step "lints" cargo clippy --release --workspace --all-targets --locked -- -D war
 dependencies
 begin_labs
 cargo_tests
+deliberate
 lab_run
 finish

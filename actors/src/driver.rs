@@ -10,6 +10,7 @@
 //! of a reign (in [`Driver::resume`], from the position that recovery found) and
 //! [`Input::Fenced`].
 
+use crate::deliberate::{Fault, is};
 use crate::machine::{Commit, Context, Machine, MachineEvent};
 use crate::seam::Position;
 use penstock_event_schema::codec::JournalEvent;
@@ -359,6 +360,7 @@ impl<M: Machine> Driver<M> {
     fn release(&mut self) {
         while let Some(oldest) = self.withheld.front() {
             let committed = match oldest.until {
+                _ if is(Fault::ReleaseEarly) => true,
                 Until::Earlier => true,
                 Until::Accepted(seq) => seq <= self.accepted,
                 Until::Durable(seq) => seq <= self.durable,

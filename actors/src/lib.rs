@@ -10,9 +10,11 @@
 //! | [`replay`] | from a data folder to the state of a moment | the disk, to read |
 //! | [`seam`] | the traits of what lies outside | nothing |
 //! | [`journal`] | RocksDB, a simulated journal, and none | the disk |
+//! | [`deliberate`] | faults for the tests of the tests | nothing |
 //! | [`shell`] | hosts: the actors around drivers | the runtime, the clock |
 
 pub mod decision;
+pub mod deliberate;
 pub mod driver;
 pub mod flow;
 pub mod journal;

@@ -96,6 +96,23 @@ fn crates_point_one_way() {
     check(&found, "crates point one way: event-schema <- dataplane, actors <- ops <- integration");
 }
 
+#[test]
+fn faults_are_put_in_by_their_test_alone() {
+    let feature = "deliberate-faults";
+    let mut found = Vec::new();
+    for name in CRATES {
+        let manifest = fs::read_to_string(root().join(name).join("Cargo.toml")).expect("manifest");
+        let by_default = manifest.lines().any(|line| line.starts_with("default = "));
+        match name {
+            "actors" | "integration" if by_default => found.push(format!("{name}: by default")),
+            "actors" | "integration" => assert!(manifest.contains(feature), "{name} has it"),
+            _ if manifest.contains(feature) => found.push(format!("{name}/Cargo.toml")),
+            _ => {}
+        }
+    }
+    check(&found, "deliberate faults are asked for on the command line, by ops/test.sh");
+}
+
 const PURE_ACTORS: [&str; 8] = [
     "actors/src/machine.rs",
     "actors/src/driver",

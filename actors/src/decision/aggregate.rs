@@ -22,6 +22,7 @@
 
 use super::generations::{Generations, object};
 use super::ports::PortSet;
+use crate::deliberate::{Fault, is};
 use crate::flow::hash::{KeyMap, Placed, PlainMap};
 use penstock_event_schema::event::flow::Resource;
 use penstock_event_schema::flow::{FlowKey, Protocol, SlotHash};
@@ -190,7 +191,7 @@ impl InUse {
         let change = |objects: u8| (before & objects != 0, after & objects != 0);
         for resource in resources {
             match resource {
-                Resource::Port { .. } => match change(object::ALL) {
+                Resource::Port { .. } => match change(object::taken()) {
                     (false, true) => self.take_port(resource),
                     (true, false) => self.free_port(resource),
                     _ => {}
@@ -198,6 +199,9 @@ impl InUse {
                 Resource::Target(target) => match change(object::COUNTED) {
                     (false, true) => *self.targets.entry(*target).or_default() += 1,
                     (true, false) => leave(&mut self.targets, *target),
+                    (true, true) if is(Fault::CountDecisionTwice) && after & !before != 0 => {
+                        *self.targets.entry(*target).or_default() += 1;
+                    }
                     _ => {}
                 },
                 Resource::Place(requirement) => match change(object::COUNTED) {

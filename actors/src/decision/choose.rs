@@ -4,6 +4,7 @@
 use super::aggregate::Collection;
 use super::ports::{Found, Wanted, has_ports};
 use super::targets::Tables;
+use crate::deliberate::{Fault, is};
 use crate::network::Catalog;
 use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::event::flow::{Choice, RefusalReason, Resource};
@@ -92,7 +93,8 @@ impl Chooser<'_> {
         let requirement = self.applicable(request)?;
         let refused = |reason| (reason, UnknownPolicy::Drop);
         let limit = requirement.limits.flows;
-        if limit.is_some_and(|limit| self.collection.places(requirement.id) >= limit) {
+        let spared = u32::from(is(Fault::PassLimit));
+        if limit.is_some_and(|limit| self.collection.places(requirement.id) >= limit + spared) {
             return Err(refused(RefusalReason::FlowLimit));
         }
         let mut draft = Draft {

@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// The four objects that a directive can be in, as bits.
 pub(super) mod object {
+    use crate::deliberate::{Fault, is};
+
     /// Decided here between the last two turns.
     pub(crate) const LDS_PREV: u8 = 1;
     /// Decided here since the last turn.
@@ -24,10 +26,21 @@ pub(super) mod object {
     /// In the last cut.
     pub(crate) const FSS_CUR: u8 = 8;
     /// A port is taken while its directive is in any of these.
-    pub(crate) const ALL: u8 = LDS_PREV | LDS_CUR | FSS_PREV | FSS_CUR;
+    const ALL: u8 = LDS_PREV | LDS_CUR | FSS_PREV | FSS_CUR;
     /// A target's place is taken while its directive is in one of these. A directive is counted
     /// once, and one that the last cut has dropped no more.
     pub(crate) const COUNTED: u8 = LDS_PREV | LDS_CUR | FSS_CUR;
+
+    /// The objects of the union over ports: all.
+    pub(crate) fn taken() -> u8 {
+        let skipped = [
+            (Fault::ReusePortEarly, FSS_PREV),
+            (Fault::SkipObject, LDS_PREV),
+            (Fault::ForgetOwnDecision, LDS_PREV | LDS_CUR),
+        ];
+        let wrong = skipped.into_iter().filter(|(fault, _)| is(*fault));
+        wrong.fold(ALL, |all, (_, objects)| all & !objects)
+    }
 }
 
 /// Cuts after which a slot is known: one of them was asked for after everything that an earlier

@@ -81,7 +81,12 @@ impl Occupancy for Inputs {
 impl Recomputation {
     /// Without any object; `hash` is the cluster's.
     pub fn new(hash: SlotHash) -> Recomputation {
-        Recomputation { hash, catalog: Catalog::new(), tables: Tables::new(MAGLEV_SIZE) }
+        Recomputation::sized(hash, MAGLEV_SIZE)
+    }
+
+    /// The same where Maglev tables have `maglev_size` places, a prime.
+    pub fn sized(hash: SlotHash, maglev_size: u32) -> Recomputation {
+        Recomputation { hash, catalog: Catalog::new(), tables: Tables::new(maglev_size) }
     }
 
     /// Goes on to the moment after `event`.

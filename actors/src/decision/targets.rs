@@ -6,6 +6,7 @@
 //! gets turns in proportion to its weight. A change of the set moves few flows beside those of the
 //! targets that changed, and every node that knows the set computes the same table.
 
+use crate::deliberate::{Fault, is};
 use crate::flow::hash::PlainMap;
 use crate::network::Catalog;
 use penstock_event_schema::event::flow::{Excluded, Resource};
@@ -169,7 +170,8 @@ impl Table {
 
 fn is_excluded(target: &Target, excluded: &Excluded) -> bool {
     let Excluded { unhealthy, draining, taken } = excluded;
-    [unhealthy, draining, taken].into_iter().any(|list| list.contains(&target.id))
+    let spared = usize::from(is(Fault::ChooseFailed));
+    [unhealthy, draining, taken].into_iter().skip(spared).any(|list| list.contains(&target.id))
 }
 
 /// A target's permutation of the places: `offset + n * skip`, modulo the prime size.

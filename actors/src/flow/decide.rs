@@ -6,6 +6,7 @@ use super::protocol::{Command, Effect, Event, SlotRefusal, Timer};
 use super::record::{Binding, Flow, Opening, Phase};
 use super::slot::Slot;
 use super::table::Found;
+use crate::deliberate::{Fault, is};
 use crate::machine::Context;
 use penstock_event_schema::directive::Directive;
 use penstock_event_schema::event::flow::{
@@ -104,7 +105,8 @@ impl Slot {
                 ) if *ask == proposal.ask => {
                     let flow = proposal.directive.flow;
                     // By then the decision node may have given it to somebody else.
-                    if questioned.plus_ms(proposal.first_use_ms_max) < context.now {
+                    let late = questioned.plus_ms(proposal.first_use_ms_max) < context.now;
+                    if late && !is(Fault::UseLateProposal) {
                         return Some(Event::Retried { flow, ask: context.seed });
                     }
                     Some(match proposal.directive.reverse {
@@ -183,13 +185,9 @@ impl Slot {
         let reverse = directive.reverse?;
         let outcome = match self.find(&reverse) {
             Found::Binding(_, held) if held.directive.id == directive.id => BindOutcome::Bound,
-            Found::Binding(..) | Found::Flow(..) => BindOutcome::Taken,
-            Found::Opening(..) | Found::Nothing
-                if self.table.bindings.len() >= self.setup.limits.bindings_max =>
-            {
-                BindOutcome::Full
-            }
-            Found::Opening(..) | Found::Nothing => {
+            Found::Binding(..) | Found::Flow(..) if !is(Fault::BindTaken) => BindOutcome::Taken,
+            _ if self.table.bindings.len() >= self.setup.limits.bindings_max => BindOutcome::Full,
+            _ => {
                 let bound = ReverseBound { directive, tenant, partition };
                 return Some(Event::Recorded(FlowEvent::ReverseBound(bound)));
             }
@@ -228,7 +226,8 @@ impl Slot {
             Phase::Binding(proposal) if proposal.directive.id == directive => proposal,
             _ => return self.over(flow, reverse, directive, outcome),
         };
-        let policy = proposal.unknown;
+        // The sender's next packet may find a free one.
+        let policy = UnknownPolicy::Drop;
         Some(match outcome {
             BindOutcome::Bound => Event::Recorded(self.open(proposal, &opening.excluded, trackers)),
             BindOutcome::Taken if opening.refused + 1 < self.setup.limits.attempts_max => {

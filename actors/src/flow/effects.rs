@@ -5,6 +5,7 @@ use super::protocol::{Effect, Event};
 use super::record::{Flow, Opening};
 use super::slot::Slot;
 use super::table::Found;
+use crate::deliberate::{Fault, is};
 use penstock_event_schema::directive::Directive;
 use penstock_event_schema::event::flow::FlowEvent;
 use penstock_event_schema::flow::FlowKey;
@@ -94,7 +95,8 @@ impl Slot {
             FlowEvent::FlowIntervened(intervened) => {
                 out.push(Effect::Intervened(intervened.clone()));
                 let Found::Flow(_, flow) = self.find(&intervened.flow) else { return };
-                let Some(policy) = flow.refused() else { return };
+                let refused = flow.refused().filter(|_| !is(Fault::KeepIntervened));
+                let Some(policy) = refused else { return };
                 let keys = [Some(intervened.flow), flow.directive.reverse];
                 out.push(Effect::Invalidate(keys.into_iter().flatten().collect()));
                 let (directive, refused) = (flow.directive.id, Some(policy));

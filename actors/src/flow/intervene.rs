@@ -6,6 +6,7 @@
 
 use super::protocol::SlotLimits;
 use super::record::Flow;
+use crate::deliberate::{Fault, is};
 use penstock_event_schema::event::flow::{CloseReason, Counters, FlowIntervened};
 use penstock_event_schema::id::Time;
 use penstock_event_schema::requirement::{Action, Condition, Intervention, UnknownPolicy};
@@ -79,7 +80,10 @@ impl Rules {
     /// Takes in what the flow has carried in all, and `packets` between the reports of
     /// `before` and `at`.
     pub(super) fn carried(&mut self, counters: &Counters, packets: u32, before: Time, at: Time) {
-        let bytes = counters.bytes[0].saturating_add(counters.bytes[1]);
+        let mut bytes = counters.bytes[0].saturating_add(counters.bytes[1]);
+        if is(Fault::InterveneEarly) {
+            bytes *= 2;
+        }
         let since = *self.rate.0.get_or_insert(before);
         self.rate.1 += u64::from(packets);
         let ms = at.ms_since(since);

@@ -24,7 +24,8 @@
 //!   (refused, past its deadline, lost in a crash) asks a new question. So what was true when
 //!   `Release` was said stays true, and it does not matter how late it arrives.
 //! - A binding is by directive: a late `Release`, `Confirm` or `Bind` of another directive changes
-//!   nothing, a second `Bind` of the same one is answered like the first.
+//!   nothing, a second `Bind` of the same one is answered like the first. What an intervention
+//!   refuses stays refused, so a `Confirm` of before that comes late changes nothing either.
 //!
 //! # Why nothing stays behind
 //! A binding that is not confirmed within `bind_ms_max`, or has been silent for the flow's idle

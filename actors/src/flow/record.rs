@@ -3,6 +3,7 @@
 use super::connection::{Connection, FlowState};
 use super::intervene::{RecordedRules, RestoredRules, Rules};
 use super::protocol::SlotLimits;
+use crate::deliberate::{Fault, is};
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{
     Choice, CloseReason, Counters, FlowEvent, FlowOpened, Resource, ReverseBound, Trackers,
@@ -84,6 +85,9 @@ impl Flow {
             return end;
         }
         match state {
+            FlowState::Finishing | FlowState::Reset if is(Fault::ForgetQuarantine) => {
+                (live.changed, CloseReason::Finished)
+            }
             FlowState::Finishing => (live.changed.plus_ms(limits.linger_ms), CloseReason::Finished),
             FlowState::Reset => (live.changed.plus_ms(limits.reset_linger_ms), CloseReason::Reset),
             FlowState::Opening if self.directive.protocol() == Protocol::TCP => {

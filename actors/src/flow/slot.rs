@@ -10,6 +10,7 @@ use super::record::{
 use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
+use crate::deliberate::{Fault, is};
 use crate::machine::{Commit, Context, Machine, RestoreError, entries};
 use crate::network::TargetEnd;
 use penstock_event_schema::directive::{Direction, Directive};
@@ -40,6 +41,9 @@ pub struct Slot {
     awake: bool,
     /// There is room for their records.
     pub(super) takes_new_flows: bool,
+    /// Targets that have failed, and when this slot heard of it: as long as an opening that was
+    /// asked for before may still lead there.
+    failed: Vec<(TargetId, Time)>,
 }
 
 /// What an event took away.
@@ -65,6 +69,7 @@ impl Slot {
             left: Left::default(),
             awake: false,
             takes_new_flows: true,
+            failed: Vec::new(),
         }
     }
 
@@ -212,7 +217,7 @@ impl Slot {
             self.stages.add(&Stages { openings: 1, decide_ns, bind_ns });
         }
         let Trackers { forward, reverse } = &opened.trackers;
-        let flow = Flow {
+        let mut flow = Flow {
             directive: Arc::clone(&opened.directive),
             resources: opened.resources.as_slice().into(),
             choices: opened.choices.as_slice().into(),
@@ -226,6 +231,13 @@ impl Slot {
             opened: at,
             live: Live::new(at),
         };
+        if let Some(Opening { questioned, .. }) = self.left.opening {
+            let failed = self.failed.iter().filter(|(_, heard)| questioned <= *heard);
+            let mut failed = failed.map(|(target, _)| Resource::Target(*target));
+            if failed.any(|target| opened.resources.contains(&target)) {
+                flow.target_failed();
+            }
+        }
         self.tallies.open(&opened.directive, &opened.resources, self.awake);
         let place = self.table.add_flow(&self.setup.hash, flow);
         self.rearm(Timer::Flow(place));
@@ -335,6 +347,9 @@ impl Slot {
         let limits = self.setup.limits;
         let Some(flow) = self.table.flows.get_mut(place) else { return };
         flow.report(direction, report, at);
+        if is(Fault::CountReportTwice) {
+            flow.report(direction, report, at);
+        }
         // Only an end that has come nearer moves the timer; all else waits until it is due.
         if flow.due_at(&limits) < flow.live.armed {
             self.rearm(Timer::Flow(place));
@@ -347,6 +362,7 @@ impl Slot {
     fn evolve_target_closed(&mut self, target: TargetId, at: Time) {
         let held = Resource::Target(target);
         let flows = self.table.flows.iter().filter(|(_, flow)| flow.resources.contains(&held));
+        let flows = flows.filter(|_| !is(Fault::StayAtDrained));
         let places: Vec<u32> = flows.map(|(place, _)| place).collect();
         for place in places {
             if let Some(flow) = self.table.flows.get_mut(place) {
@@ -375,7 +391,10 @@ impl Slot {
     }
 
     /// One walk over the flows, as [`Slot::evolve_target_closed`].
-    fn evolve_target_failed(&mut self, target: TargetId) {
+    fn evolve_target_failed(&mut self, target: TargetId, at: Time) {
+        let opening_ms = self.setup.limits.opening_ms_max;
+        self.failed.retain(|(other, heard)| *other != target && heard.plus_ms(opening_ms) > at);
+        self.failed.push((target, at));
         let held = Resource::Target(target);
         let flows = self.table.flows.iter();
         let places: Vec<u32> = flows
@@ -445,7 +464,8 @@ impl Machine for Slot {
             Event::Confirmed { reverse, refused } => {
                 if let Some((_, binding)) = self.binding_mut(reverse) {
                     binding.confirmed = true;
-                    binding.refused = *refused;
+                    // What is refused stays so, whatever was said before and comes late.
+                    binding.refused = binding.refused.or(*refused);
                     binding.heard = at;
                 }
             }
@@ -472,11 +492,13 @@ impl Machine for Slot {
             },
             Event::Relayed { flow, report } => {
                 if let Found::Flow(place, _) = self.find(flow) {
-                    self.evolve_reported(place, Direction::Reverse, report, at);
+                    let wrong = is(Fault::MergeWrongDirection);
+                    let way = if wrong { Direction::Forward } else { Direction::Reverse };
+                    self.evolve_reported(place, way, report, at);
                 }
             }
             Event::TakesNewFlows(takes) => self.takes_new_flows = *takes,
-            Event::TargetFailed(target) => self.evolve_target_failed(*target),
+            Event::TargetFailed(target) => self.evolve_target_failed(*target, at),
             Event::TargetClosed(target) => self.evolve_target_closed(*target, at),
             Event::Rearmed(timer) => self.rearm(*timer),
         }

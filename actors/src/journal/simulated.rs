@@ -1,6 +1,7 @@
 //! A journal without a disk or a clock, for tests and the simulation. The same seed and the same
 //! calls give the same acknowledgements, and the faults that a real one suffers can be asked for.
 
+use crate::deliberate::{Fault, is};
 use crate::driver::mix;
 use crate::seam::{Acknowledgement, Journal, JournalError, Position, Snapshots};
 use penstock_event_schema::envelope::{RecordView, Sealed};
@@ -59,6 +60,8 @@ pub struct SimulatedJournal {
     sent: u64,
     /// When what is written is to be synced.
     sync_at: Option<Time>,
+    /// Acknowledged and not kept: with a deliberate fault alone.
+    unkept: Vec<Sealed>,
 }
 
 impl SimulatedJournal {
@@ -72,6 +75,7 @@ impl SimulatedJournal {
             acknowledgements: BTreeMap::new(),
             sent: 0,
             sync_at: None,
+            unkept: Vec::new(),
         }
     }
 
@@ -104,6 +108,7 @@ impl SimulatedJournal {
     /// All who wrote or waited are gone; so is the unsynced tail, if that fault is on.
     pub fn crash(&mut self) {
         self.acknowledgements.clear();
+        self.unkept.clear();
         self.sync_at = None;
         let tail_lost = self.faults.tail_lost;
         for log in self.logs.values_mut() {
@@ -128,6 +133,9 @@ impl SimulatedJournal {
 
     fn sync(&mut self) {
         self.sync_at = None;
+        for record in std::mem::take(&mut self.unkept) {
+            self.take(record);
+        }
         let mut durable = Vec::new();
         for (at, log) in &mut self.logs {
             if log.durable < log.records.len() {
@@ -137,6 +145,19 @@ impl SimulatedJournal {
         }
         for acknowledgement in durable {
             self.send(acknowledgement);
+        }
+    }
+
+    /// Says that it has records, and keeps them with the next sync alone.
+    fn acknowledge_early(&mut self, records: &mut Vec<Sealed>, sync: bool) {
+        for record in records.drain(..) {
+            self.send(Acknowledgement::Accepted(record.at, record.seq));
+            self.unkept.push(record);
+        }
+        if sync {
+            self.sync();
+        } else if self.sync_at.is_none() {
+            self.sync_at = Some(Time(self.now.0 + self.faults.sync_ns));
         }
     }
 
@@ -203,6 +224,9 @@ impl Journal for SimulatedJournal {
             records.clear();
             let error = JournalError::Store("no space left on the simulated disk".into());
             return self.send(Acknowledgement::Failed(error));
+        }
+        if is(Fault::AcknowledgeEarly) {
+            return self.acknowledge_early(records, sync);
         }
         for record in records.drain(..) {
             let acknowledgement = self.take(record);

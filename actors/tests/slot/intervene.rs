@@ -88,6 +88,24 @@ fn a_notice_is_given_once_and_hinders_nothing() {
 }
 
 #[test]
+fn a_flow_that_opens_as_its_target_fails_is_ended_too() {
+    let acts = format!("INTERVENED 0 Reset, told, {FORGET_BOTH}, 1 gets Reset");
+    // When the target fails, and whether the decision was asked for before.
+    for (failed_ms, acts) in [(1, acts.as_str()), (2, acts.as_str()), (0, "")] {
+        let rule = Intervention { when: TargetUnhealthy, act: Reset };
+        let mut stage = Stage::new(SlotLimits::default());
+        let mut rows = vec![
+            (1, ask(KEY, 0), "ask 1"),
+            (2, propose_with(1, KEY, REVERSE, 1, &[rule]), "bind 1"),
+            (3, answer(1, KEY, REVERSE, BindOutcome::Bound), "OPENED 1, 0 gets 1, confirm 1"),
+        ];
+        rows.insert(failed_ms, (failed_ms as u64, Command::TargetFailed(TargetId(1)), ""));
+        stage = check(stage, &rows);
+        check(stage, &[(4, nothing(), acts)]);
+    }
+}
+
+#[test]
 fn a_rate_is_over_the_time_in_which_packets_came() {
     let watch = || watched(&[(PacketsPerSecondOver(100), Drop)]);
     let even = |packets| {
@@ -147,6 +165,9 @@ fn the_reverse_slot_refuses_what_the_forward_slot_says() {
             (5, ask_late(REVERSE, 0), "0 gets Intervened Drop"),
             (6, confirm_as(2, None), ""),
             (7, ask_late(REVERSE, 0), "0 gets Intervened Drop"),
+            // What was said before the intervention and comes late.
+            (8, confirm(1), ""),
+            (9, ask_late(REVERSE, 0), "0 gets Intervened Drop"),
         ],
     );
 }

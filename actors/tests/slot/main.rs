@@ -384,11 +384,7 @@ fn a_taken_key_is_retried_and_then_refused() {
                 "release 3, ask 5 but p20000 but p20001",
             ),
             (6, propose(4, KEY, REVERSE, 5), "bind 4"),
-            (
-                7,
-                answer(4, KEY, REVERSE, BindOutcome::Taken),
-                "release 4, 0 gets ReverseTaken Reset",
-            ),
+            (7, answer(4, KEY, REVERSE, BindOutcome::Taken), "release 4, 0 gets ReverseTaken Drop"),
             (8, ask(KEY, 0), "ask 8"),
         ],
     );
@@ -566,7 +562,7 @@ fn full_is_refused() {
             (1, ask(KEY, 0), "ask 1"),
             (2, propose(1, KEY, REVERSE, 1), "bind 1"),
             (3, bind(1, KEY, REVERSE), "1 is Full"),
-            (4, answer(1, KEY, REVERSE, BindOutcome::Full), "release 1, 0 gets TooManyFlows Reset"),
+            (4, answer(1, KEY, REVERSE, BindOutcome::Full), "release 1, 0 gets TooManyFlows Drop"),
         ],
     );
 }

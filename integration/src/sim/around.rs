@@ -1,16 +1,26 @@
 //! What surrounds the node in a run: time, chance, the journal, the trace and the checkers.
 
 use super::check::Findings;
+use super::check::closings::ClosingCheck;
+use super::check::decisions::DecisionCheck;
+use super::check::interventions::InterventionCheck;
 use super::check::journal::JournalCheck;
 use super::check::packets::PacketCheck;
 use super::check::ports::PortCheck;
+use super::check::replay::ReplayCheck;
 use super::fault::Faults;
+use super::frame::Packet;
+use super::node::{MAGLEV_SIZE, NodeSetup};
 use super::random::Random;
+use super::site::{CLIENTS, RIGHT};
 use super::trace::Trace;
 use penstock_actors::journal::simulated::SimulatedJournal;
 use penstock_actors::seam::{Acknowledgement, Journal};
+use penstock_dataplane::nic::PortIndex;
+use penstock_event_schema::directive::Direction;
 use penstock_event_schema::envelope::Sealed;
 use penstock_event_schema::epoch::Seq;
+use penstock_event_schema::event::flow::{CloseReason, FlowClosed, FlowEvent};
 use penstock_event_schema::id::Time;
 use penstock_event_schema::topic::TopicPartition;
 use std::collections::BTreeMap;
@@ -31,30 +41,34 @@ pub struct Around {
     pub journal_check: JournalCheck,
     /// Looks at what leaves.
     pub packet_check: PacketCheck,
-    /// Looks at what arrives.
+    /// Looks at the ends of what leaves.
     pub port_check: PortCheck,
+    /// Looks at what decision nodes are told and say.
+    pub decision_check: DecisionCheck,
+    /// Holds the ends of flows against their packets.
+    pub closing_check: ClosingCheck,
+    /// Holds interventions against packets.
+    pub intervention_check: InterventionCheck,
+    /// Makes decisions again.
+    pub replay_check: ReplayCheck,
     /// Keeps the records.
     pub journal: SimulatedJournal,
     /// Records at rest, by topic partition.
     at_rest: BTreeMap<TopicPartition, u64>,
     /// Records appended since the beginning.
     pub appended: u64,
-    /// The process dies right after this many records have been appended.
+    /// What drivers have wanted done since the beginning: records, effects, answers.
+    pub outputs: u64,
+    /// The process dies right after this many outputs.
     pub crash_after: Option<u64>,
     /// The process is dying: it does nothing more.
     pub dying: bool,
 }
 
 impl Around {
-    /// The beginning of a run.
-    pub fn new(
-        now: Time,
-        mut random: Random,
-        faults: Faults,
-        trace: Trace,
-        packet_check: PacketCheck,
-        port_check: PortCheck,
-    ) -> Around {
+    /// The beginning of a run, in which nothing goes wrong yet.
+    pub fn new(now: Time, mut random: Random, trace: Trace, setup: &NodeSetup) -> Around {
+        let (site, faults) = (setup.site, Faults::default());
         let journal = SimulatedJournal::new(random.bits(), faults.of_journal());
         Around {
             now,
@@ -63,11 +77,16 @@ impl Around {
             trace,
             findings: Findings::new(),
             journal_check: JournalCheck::default(),
-            packet_check,
-            port_check,
+            packet_check: PacketCheck::new(CLIENTS),
+            port_check: PortCheck::new(site.idle),
+            decision_check: DecisionCheck::new(site.limits),
+            closing_check: ClosingCheck::new(setup.limits),
+            replay_check: ReplayCheck::new(setup.hash(), MAGLEV_SIZE),
+            intervention_check: InterventionCheck::default(),
             journal,
             at_rest: BTreeMap::new(),
             appended: 0,
+            outputs: 0,
             crash_after: None,
             dying: false,
         }
@@ -83,7 +102,39 @@ impl Around {
     /// Changes what goes wrong from now on.
     pub fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
+        if faults.tracker_doubled_permille > 0 {
+            self.closing_check.relays_may_double();
+            self.intervention_check.relays_may_double();
+        }
+        if faults.tracker_lost_permille > 0 {
+            self.intervention_check.relays_may_be_lost();
+        }
+        if faults.journal_lost_permille > 0 {
+            self.intervention_check.acknowledgements_may_be_lost();
+        }
         self.journal.set_faults(faults.of_journal());
+    }
+
+    /// A frame has left the node by `port`. Gives it back read, if it is an IP packet.
+    pub fn note_left(&mut self, port: PortIndex, bytes: &[u8]) -> Option<Packet> {
+        let Around { packet_check, closing_check, intervention_check, .. } = self;
+        let packet = packet_check.left(port, bytes, &self.journal_check, &mut self.findings)?;
+        if port == RIGHT {
+            self.port_check.left(&packet, &mut self.findings);
+        }
+        if let Some(key) = packet_check.flow_of(&packet) {
+            let way = if port == RIGHT { Direction::Forward } else { Direction::Reverse };
+            closing_check.left(key, way, &packet, self.now);
+            let length = bytes.len() as u64 - 14;
+            intervention_check.left(key, way, &packet, length, &mut self.findings);
+        }
+        Some(packet)
+    }
+
+    /// A shard or, with `started`, the whole node has lost what it had not reported.
+    pub fn note_reports_lost(&mut self, started: bool) {
+        self.closing_check.reports_lost(self.now);
+        self.intervention_check.reports_lost(self.now, started);
     }
 
     /// Hands a record to the journal.
@@ -96,7 +147,12 @@ impl Around {
         *self.at_rest.entry(*at).or_default() += 1;
         self.journal.append(&mut vec![record], sync);
         self.appended += 1;
-        self.dying = self.crash_after == Some(self.appended);
+    }
+
+    /// A driver wants something done; the process may die right after that.
+    pub fn note_output(&mut self) {
+        self.outputs += 1;
+        self.dying |= self.crash_after == Some(self.outputs);
     }
 
     /// The next acknowledgement that has come; the checkers know it before any driver does.
@@ -116,6 +172,33 @@ impl Around {
     fn note_accepted(&mut self, at: TopicPartition, seq: Seq) {
         let records = self.journal.records(at);
         self.journal_check.accepted(at, seq, records, &mut self.findings);
+        for (at, event) in self.journal_check.take_fresh_objects() {
+            self.intervention_check.network_recorded(at, &event);
+            self.replay_check.changed(at, &event);
+        }
+        for (at, event) in self.journal_check.take_fresh() {
+            self.decision_check.recorded(&event, &mut self.findings);
+            self.closing_check.recorded(at, &event, &mut self.findings);
+            self.intervention_check.recorded(at, &event, &mut self.findings);
+            match &event {
+                FlowEvent::FlowOpened(opened) => {
+                    self.replay_check.opened(at, opened, &mut self.findings);
+                }
+                FlowEvent::FlowClosed(closed) => self.note_closed(closed),
+                _ => {}
+            }
+        }
+    }
+
+    /// Clients go on for a while with a flow that was ended on purpose; its port is free.
+    fn note_closed(&mut self, closed: &FlowClosed) {
+        let on_purpose = matches!(closed.reason, CloseReason::Drained | CloseReason::Intervened);
+        let last = self.journal_check.closed(&closed.flow).filter(|_| on_purpose);
+        if let Some((directive, _)) = last {
+            let (source, destination) = directive.translated(Direction::Forward);
+            let protocol = closed.flow.protocol.0;
+            self.port_check.ended_on_purpose(protocol, source, destination.ip());
+        }
     }
 
     /// The process dies: of what it had handed over and nobody had acknowledged, some is there

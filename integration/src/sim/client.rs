@@ -163,6 +163,17 @@ impl Client {
         self.flows.insert(plan.tag, Flow { plan, state });
     }
 
+    /// Nobody waits for a flow any more.
+    pub fn give_up(&mut self, tag: u32) {
+        match self.flows.get_mut(&tag).map(|flow| &mut flow.state) {
+            Some(State::Tcp(connection)) => connection.give_up(),
+            Some(State::Asking { progress, .. }) if *progress == Progress::Running => {
+                *progress = Progress::Failed("given up");
+            }
+            _ => {}
+        }
+    }
+
     /// All its flows, by tag.
     pub fn flows(&self) -> impl Iterator<Item = &Flow> {
         self.flows.values()

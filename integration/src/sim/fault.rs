@@ -19,6 +19,10 @@ pub struct Faults {
     pub tracker_doubled_permille: u16,
     /// Of a thousand messages between slots, this many are overtaken.
     pub tracker_late_permille: u16,
+    /// No cut reaches a decision node.
+    pub cuts_lost: bool,
+    /// Of a thousand answers of decision nodes, this many are late, many of them too late.
+    pub decisions_late_permille: u16,
     /// Journal acknowledgements take up to this long.
     pub journal_delay_ns_max: u64,
     /// Of a thousand journal acknowledgements, this many come twice.
@@ -44,6 +48,8 @@ impl Faults {
             tracker_lost_permille: some(&[0, 0, 50]) as u16,
             tracker_doubled_permille: some(&[0, 0, 100]) as u16,
             tracker_late_permille: some(&[0, 0, 100]) as u16,
+            cuts_lost: false,
+            decisions_late_permille: some(&[0, 0, 0, 150]) as u16,
             journal_delay_ns_max: some(&[100_000, 2_000_000, 30_000_000]),
             journal_doubled_permille: some(&[0, 0, 200]) as u16,
             journal_lost_permille: some(&[0, 0, 50]) as u16,

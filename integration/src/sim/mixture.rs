@@ -9,13 +9,14 @@ use super::random::Random;
 use super::seat::ShardSizes;
 use super::site::{HostId, Service, Site, TARGET_PORT};
 use super::tcp::{Close, Transfer};
-use super::world::{Action, Tally, World};
+use super::world::{self, Tally, World};
 use penstock_actors::flow::SlotLimits;
 use penstock_actors::network::Command;
 use penstock_actors::network::spec::Spec;
 use penstock_event_schema::epoch::Chain;
 use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::id::Time;
+use penstock_event_schema::requirement::{Action, Condition, FlowLimits, Intervention};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -78,11 +79,31 @@ fn draw_setup(seed: u64, random: &mut Random) -> NodeSetup {
     let site = Site {
         clients: random.range(1, 4) as u8,
         servers: random.range(1, 4) as u8,
-        // Enough for the most flows at once, but some are met on the way.
-        pool_ports: random.pick(&[80, 400]),
+        // From so few that flows wait for each other's to so many that some are met on the way.
+        pool_ports: random.pick(&[6, 12, 80, 400]),
         preserve_port: random.happens(500),
         dscp: random.happens(300).then_some(10),
         mss_max: random.happens(300).then_some(1200),
+        interventions: [300, 500].map(|permille| {
+            let rule = Intervention {
+                when: random.pick(&[
+                    Condition::BytesOver(3_000),
+                    Condition::BytesOver(20_000),
+                    Condition::AgeOverMs(1_500),
+                    Condition::PacketsPerSecondOver(30),
+                    Condition::TargetUnhealthy,
+                    Condition::TargetUnhealthy,
+                ]),
+                act: random.pick(&Action::ALL),
+            };
+            random.happens(permille).then_some(rule)
+        }),
+        limits: FlowLimits {
+            flows: random.happens(250).then_some(12),
+            new_per_second: random.happens(150).then_some(10),
+        },
+        probed: random.happens(400),
+        drain_ms: random.pick(&[None, Some(500), Some(2_000)]),
         ..Site::default()
     };
     let sizes = ShardSizes { cache_entries_max: random.pick(&[16, 4096]), ..ShardSizes::default() };
@@ -90,6 +111,7 @@ fn draw_setup(seed: u64, random: &mut Random) -> NodeSetup {
         site,
         slots: random.pick(&[4, 8, 16]),
         shards: random.pick(&[1, 2]),
+        decision_nodes: random.pick(&[1, 1, 2]),
         sizes,
         limits: SlotLimits { linger_ms: 3_000, reset_linger_ms: 1_000, ..SlotLimits::default() },
         seed,
@@ -153,22 +175,43 @@ fn schedule(world: &mut World, faults: &Faults, random: &mut Random) {
     for n in 0..u64::from(faults.crashes) {
         let down_ms = random.range(0, faults.down_ms_max.min(span / 2));
         let at = begin.plus_ms(n * span + random.range(0, span / 2));
-        world.act(at, Action::Crash { down_ms });
+        world.act(at, world::Action::Crash { down_ms });
     }
     for _ in 0..faults.shard_restarts {
         let at = begin.plus_ms(random.range(0, TROUBLE_MS));
-        world.act(at, Action::RestartShard(random.range(0, 1) as u16));
+        world.act(at, world::Action::RestartShard(random.range(0, 1) as u16));
     }
     if random.happens(300) {
         // A target goes and comes back; flows that it has stay.
         let site = world.site();
         let fewer = Site { servers: site.servers.max(2) - 1, ..site };
-        for site in [fewer, site] {
-            let spec = Spec::TargetSet(site.targets(TARGET_PORT));
-            let put = Command::Put { name: "web".into(), spec };
-            let at = begin.plus_ms(random.range(0, TROUBLE_MS));
-            world.act(at, Action::Configure(Box::new(put)));
+        let mut draining = site.targets(TARGET_PORT);
+        draining.targets[0].draining = true;
+        let at = |ms| begin.plus_ms(ms);
+        let change = |set| {
+            let put = Command::Put { name: "web".into(), spec: Spec::TargetSet(set) };
+            world::Action::Configure(Box::new(put))
+        };
+        world.act(at(random.range(0, TROUBLE_MS)), change(fewer.targets(TARGET_PORT)));
+        world.act(at(random.range(0, TROUBLE_MS)), change(draining));
+        // The node may have been down.
+        for wait_ms in [0, 1_000] {
+            world.act(at(TROUBLE_MS + wait_ms), change(site.targets(TARGET_PORT)));
         }
     }
-    world.act(begin.plus_ms(TROUBLE_MS), Action::Heal);
+    let site = world.site();
+    for server in (0..site.servers).filter(|_| site.probed) {
+        for success in [false, true] {
+            let at = begin.plus_ms(random.range(0, TROUBLE_MS));
+            if random.happens(600) {
+                world.act(at, world::Action::Probe { server, success });
+            }
+        }
+        // The node may have been down.
+        for wait_ms in [0, 1_000] {
+            let at = begin.plus_ms(TROUBLE_MS + wait_ms);
+            world.act(at, world::Action::Probe { server, success: true });
+        }
+    }
+    world.act(begin.plus_ms(TROUBLE_MS), world::Action::Heal);
 }

@@ -10,15 +10,17 @@ use penstock_actors::decision::{self, Decision, DecisionSetup};
 use penstock_actors::driver::{Driver, DriverLimits, DriverSetup, Input, Output, Ticket};
 use penstock_actors::flow::{self, Slot, SlotLimits, SlotSetup};
 use penstock_actors::machine::Machine;
-use penstock_actors::network::{self, Catalog, Networks};
+use penstock_actors::network::{self, Catalog, Networks, Probed};
 use penstock_actors::recovery::Recovery;
 use penstock_actors::seam::{Acknowledgement, Journal, Position};
 use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::shard::{Invalidation, ShardInput, ShardOutput};
 use penstock_event_schema::epoch::Seq;
+use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
 use penstock_event_schema::id::{DecisionNodeId, DirectiveId, SlotId, Time};
-use penstock_event_schema::message::summary::CutRequest;
+use penstock_event_schema::message::decision::DecisionReply;
+use penstock_event_schema::message::summary::{Cut, CutRequest};
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -32,6 +34,10 @@ pub struct NodeSetup {
     pub slots: u16,
     /// Shards, at least 1.
     pub shards: u16,
+    /// Decision nodes, at least 1. Which one a slot asks follows from its number, so that flows
+    /// toward the same end are decided by several of them, who know nothing of each other but by
+    /// cuts.
+    pub decision_nodes: u16,
     /// Bounds of a shard.
     pub sizes: ShardSizes,
     /// Bounds and times of a slot.
@@ -45,7 +51,7 @@ pub struct NodeSetup {
 enum Party {
     Shard(u16),
     Slot(u16),
-    Decision,
+    Decision(u16),
     Networks,
 }
 
@@ -53,7 +59,7 @@ enum Party {
 #[derive(Clone, Debug)]
 enum Message {
     Slot(SlotId, flow::Command),
-    Decision(decision::Command),
+    Decision(u16, decision::Command),
     Shard(u16, ShardInput),
     Networks(network::Command),
 }
@@ -62,7 +68,7 @@ impl Message {
     fn receiver(&self) -> Party {
         match self {
             Message::Slot(slot, _) => Party::Slot(slot.0),
-            Message::Decision(_) => Party::Decision,
+            Message::Decision(node, _) => Party::Decision(*node),
             Message::Shard(shard, _) => Party::Shard(*shard),
             Message::Networks(_) => Party::Networks,
         }
@@ -78,13 +84,25 @@ pub struct Node {
     hash: SlotHash,
     networks: Driver<Networks>,
     slots: Vec<Driver<Slot>>,
-    decision: Driver<Decision>,
+    decisions: Vec<Driver<Decision>>,
     seats: Vec<Seat>,
     catalog: Catalog,
     queue: Queue<(Party, Party), Message>,
     refused: Vec<String>,
     /// Misses of shards that have been restarted.
     misses: u64,
+}
+
+/// Places of a Maglev table: few, since tables are made often here.
+pub const MAGLEV_SIZE: u32 = 251;
+
+impl NodeSetup {
+    /// The keyed hash of the run.
+    pub fn hash(&self) -> SlotHash {
+        let mut key = [0u8; 16];
+        key[..8].copy_from_slice(&self.seed.to_le_bytes());
+        SlotHash::new(key, self.slots)
+    }
 }
 
 fn driver_setup(setup: &NodeSetup, topic: Topic, number: u16) -> DriverSetup {
@@ -113,9 +131,7 @@ impl Node {
     /// # Panics
     /// The records do not make a state: a bug of this project.
     pub fn start(setup: &NodeSetup, around: &mut Around) -> Node {
-        let mut key = [0u8; 16];
-        key[..8].copy_from_slice(&setup.seed.to_le_bytes());
-        let hash = SlotHash::new(key, setup.slots);
+        let hash = setup.hash();
         let now = around.now;
         let networks = Driver::recover_from(
             &mut around.journal,
@@ -129,18 +145,24 @@ impl Node {
             Driver::recover_from(&mut around.journal, slot, at, now).expect("records make a state")
         });
         let slots: Vec<Driver<Slot>> = slots.collect();
-        // Numbers of an earlier start were lower, since time goes on.
-        let decision = DecisionSetup {
-            maglev_size: 251,
-            ..DecisionSetup::new(hash.clone(), DirectiveId(now.0))
-        };
-        let none = driver_setup(setup, Topic::Flow, u16::MAX);
-        let decision = Driver::resume(Decision::new(decision), none, Position::default(), now);
+        let decisions = (0..setup.decision_nodes).map(|number| {
+            // Numbers of an earlier start were lower, since time goes on; those of another node
+            // have other highest bits.
+            let first = DirectiveId(now.0 | u64::from(number) << 62);
+            let decision = DecisionSetup {
+                node: DecisionNodeId(number),
+                maglev_size: MAGLEV_SIZE,
+                ..DecisionSetup::new(hash.clone(), first)
+            };
+            let none = driver_setup(setup, Topic::Flow, u16::MAX - number);
+            Driver::resume(Decision::new(decision), none, Position::default(), now)
+        });
+        let decisions = decisions.collect();
         let seed = around.random.bits();
         let mut node = Node {
             networks: networks.expect("records make a state"),
             slots,
-            decision,
+            decisions,
             seats: (0..setup.shards)
                 .map(|n| Seat::new(n, setup.shards, &setup.sizes, seed))
                 .collect(),
@@ -161,14 +183,25 @@ impl Node {
         let now = around.now;
         for event in self.networks.machine().catalog().snapshot() {
             self.catalog.evolve(&event);
-            let command = decision::Command::Configure(event);
-            self.decision.handle(Input::Command { command, reply: None }, now);
+            for decision in &mut self.decisions {
+                let command = decision::Command::Configure(event.clone());
+                decision.handle(Input::Command { command, reply: None }, now);
+            }
         }
-        let request = CutRequest { node: DecisionNodeId(0), ask: 0, from: None };
-        let cuts = self.slots.iter().map(|slot| slot.machine().cut(&request));
-        let command = decision::Command::Begin(cuts.collect());
-        self.decision.handle(Input::Command { command, reply: None }, now);
-        self.drain_decision(around);
+        for number in 0..self.setup.decision_nodes {
+            let node = DecisionNodeId(number);
+            let request = CutRequest { node, ask: 0, from: None };
+            let cuts = self.slots.iter().map(|slot| slot.machine().cut(&request));
+            let cuts: Vec<Cut> = cuts.collect();
+            around.decision_check.begin(node, &cuts);
+            let command = decision::Command::Begin(cuts);
+            self.decisions[usize::from(number)]
+                .handle(Input::Command { command, reply: None }, now);
+            self.drain_decision(number, around);
+        }
+        for event in self.catalog.snapshot() {
+            self.target_failed(&event, now, around);
+        }
         let mut inputs = self.setup.site.shard_inputs();
         inputs.extend(self.shard_inputs());
         for seat in &mut self.seats {
@@ -202,6 +235,29 @@ impl Node {
         self.send(Party::Networks, Message::Networks(command), around);
     }
 
+    /// The probes of a server, at the addresses of both IP versions, say whether it answers.
+    pub fn probe(&mut self, server: u8, success: bool, around: &mut Around) {
+        let names = [format!("s{server}"), format!("s{server}-6")];
+        let Some(set) = self.catalog.target_set_named("web").cloned() else { return };
+        for target in set.targets.iter().filter(|target| names.contains(&target.name)) {
+            let said = if success { "connected" } else { "no answer" }.into();
+            let probed = Probed { target_set: set.id, target: target.id, success, said };
+            self.configure(network::Command::Probed(probed), around);
+        }
+    }
+
+    /// Flows of a target that fails are to be looked at. Decision nodes know by `known`, and slots
+    /// not before them: one thread keeps that order on a node.
+    fn target_failed(&mut self, event: &NetworkEvent, known: Time, around: &mut Around) {
+        let NetworkEvent::TargetHealthChanged(changed) = event else { return };
+        for number in (0..self.setup.slots).filter(|_| !changed.healthy) {
+            let command = flow::Command::TargetFailed(changed.target);
+            let message = Message::Slot(SlotId(number), command);
+            let at = arrival(around).max(known);
+            self.queue.send((Party::Networks, Party::Slot(number)), at, message);
+        }
+    }
+
     /// A shard loses its cache and everything that waits in it.
     pub fn restart_shard(&mut self, number: u16, around: &mut Around) {
         let seed = around.random.bits();
@@ -224,6 +280,11 @@ impl Node {
         &self.refused
     }
 
+    /// What a decision node publishes of itself.
+    pub fn decision(&self, number: u16) -> &Decision {
+        self.decisions[usize::from(number)].machine()
+    }
+
     /// The shards.
     pub fn seats(&self) -> &[Seat] {
         &self.seats
@@ -232,10 +293,10 @@ impl Node {
     /// When [`Node::step`] has something to do, the journal aside.
     pub fn next_timeout(&self) -> Option<Time> {
         let drivers = self.slots.iter().filter_map(Driver::next_timeout);
-        let others =
-            [self.networks.next_timeout(), self.decision.next_timeout(), self.queue.next_timeout()];
+        let decisions = self.decisions.iter().filter_map(Driver::next_timeout);
+        let others = [self.networks.next_timeout(), self.queue.next_timeout()];
         let seats = self.seats.iter().filter_map(Seat::next_timeout);
-        drivers.chain(others.into_iter().flatten()).chain(seats).min()
+        drivers.chain(decisions).chain(others.into_iter().flatten()).chain(seats).min()
     }
 
     /// Takes a frame that has come in at `port`. `spread` is what the NIC's hash over the packet's
@@ -296,15 +357,22 @@ impl Node {
         let now = around.now;
         match message {
             Message::Slot(slot, command) => {
+                if let flow::Command::Decided(DecisionReply::Propose(proposal)) = &command {
+                    around.decision_check.reached(proposal, now);
+                }
                 around.trace.line(now, format_args!("slot {slot} {command:?}"));
                 self.slots[usize::from(slot.0)]
                     .handle(Input::Command { command, reply: None }, now);
                 self.drain_slot(slot.0, around);
             }
-            Message::Decision(command) => {
-                around.trace.line(now, format_args!("decision {command:?}"));
-                self.decision.handle(Input::Command { command, reply: None }, now);
-                self.drain_decision(around);
+            Message::Decision(number, command) => {
+                around.trace.line(now, format_args!("decision {number} {command:?}"));
+                if let decision::Command::Cut(cut) = &command {
+                    around.decision_check.cut(DecisionNodeId(number), cut, now);
+                }
+                self.decisions[usize::from(number)]
+                    .handle(Input::Command { command, reply: None }, now);
+                self.drain_decision(number, around);
             }
             Message::Shard(number, input) => {
                 around.trace.line(now, format_args!("shard {number} {input:?}"));
@@ -333,9 +401,12 @@ impl Node {
             self.networks.handle(Input::Tick, now);
             self.drain_networks(around);
         }
-        if due(self.decision.next_timeout()) {
-            self.decision.handle(Input::Tick, now);
-            self.drain_decision(around);
+        for number in 0..self.setup.decision_nodes {
+            let decision = &mut self.decisions[usize::from(number)];
+            if due(decision.next_timeout()) {
+                decision.handle(Input::Tick, now);
+                self.drain_decision(number, around);
+            }
         }
         for number in 0..self.setup.shards {
             let seat = &mut self.seats[usize::from(number)];
@@ -358,13 +429,15 @@ impl Node {
                 }
                 flow::Effect::AskDecision { from, request } => {
                     let command = decision::Command::Decide { from, request };
-                    self.send(own, Message::Decision(command), around);
+                    let node = number % self.setup.decision_nodes;
+                    self.send(own, Message::Decision(node, command), around);
                 }
                 flow::Effect::Tell { to, message } => {
                     let message = Message::Slot(to, flow::Command::Hear(message));
-                    match to.0 == number {
-                        true => self.send(own, message, around),
-                        false => self.send_far(own, message, around),
+                    if to.0 == number {
+                        self.send(own, message, around);
+                    } else {
+                        self.send_far(own, message, around);
                     }
                 }
                 flow::Effect::AskAgain(request) => {
@@ -382,24 +455,35 @@ impl Node {
                 }
                 // For operators alone.
                 flow::Effect::Intervened(_) => {}
-                flow::Effect::Cut { to: _, cut } => {
-                    let message = Message::Decision(decision::Command::Cut(cut));
+                flow::Effect::Cut { .. } if around.faults.cuts_lost => {}
+                flow::Effect::Cut { to, cut } => {
+                    let message = Message::Decision(to.0, decision::Command::Cut(cut));
                     self.send_far(own, message, around);
                 }
             }
         }
     }
 
-    fn drain_decision(&mut self, around: &mut Around) {
+    fn drain_decision(&mut self, number: u16, around: &mut Around) {
         let (mut effects, mut replies) = (Vec::new(), Vec::new());
-        drain(&mut self.decision, around, &mut effects, &mut replies);
+        drain(&mut self.decisions[usize::from(number)], around, &mut effects, &mut replies);
         for effect in effects {
-            let own = Party::Decision;
+            let (own, node) = (Party::Decision(number), DecisionNodeId(number));
             match effect {
                 decision::Effect::Reply { to, reply } => {
-                    self.send(own, Message::Slot(to, flow::Command::Decided(reply)), around);
+                    if let DecisionReply::Propose(proposal) = &reply {
+                        around.decision_check.proposed(node, to, proposal, &mut around.findings);
+                    }
+                    let message = Message::Slot(to, flow::Command::Decided(reply));
+                    if around.random.happens(around.faults.decisions_late_permille) {
+                        let at = arrival(around).plus_ms(around.random.range(0, 1_500));
+                        self.queue.send_apart(at, message);
+                    } else {
+                        self.send(own, message, around);
+                    }
                 }
                 decision::Effect::AskCut { to, request } => {
+                    around.decision_check.asked(node, to, request.ask, around.now);
                     self.send_far(own, Message::Slot(to, flow::Command::Cut(request)), around);
                 }
             }
@@ -419,8 +503,13 @@ impl Node {
                 }
             };
             self.catalog.evolve(&event);
-            let command = decision::Command::Configure(event);
-            self.send(Party::Networks, Message::Decision(command), around);
+            let mut known = around.now;
+            for node in 0..self.setup.decision_nodes {
+                let command = decision::Command::Configure(event.clone());
+                let message = Message::Decision(node, command);
+                known = known.max(self.send(Party::Networks, message, around));
+            }
+            self.target_failed(&event, known, around);
             for input in self.shard_inputs() {
                 for shard in 0..self.setup.shards {
                     self.send(Party::Networks, Message::Shard(shard, input.clone()), around);
@@ -476,10 +565,10 @@ impl Node {
         }
     }
 
-    /// Sends inside the node: nothing is lost, and order is kept per pair.
-    fn send(&mut self, from: Party, message: Message, around: &mut Around) {
+    /// Sends inside the node: nothing is lost, and order is kept per pair. Says when it arrives.
+    fn send(&mut self, from: Party, message: Message, around: &mut Around) -> Time {
         let at = arrival(around);
-        self.queue.send((from, message.receiver()), at, message);
+        self.queue.send((from, message.receiver()), at, message)
     }
 
     /// Sends where another node could be: a message may be lost, doubled or overtaken.
@@ -557,6 +646,7 @@ fn drain<M: Machine>(
                 around.findings.note("node", format!("{} stopped: {reason:?}", driver.at()));
             }
         }
+        around.note_output();
     }
 }
 

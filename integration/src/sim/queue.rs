@@ -17,12 +17,13 @@ impl<L: Ord, T> Queue<L, T> {
         Queue { waiting: BTreeMap::new(), last: BTreeMap::new(), sent: 0 }
     }
 
-    /// Sends by a lane; arrives at `at`, or when the one before it in the lane arrives.
-    pub fn send(&mut self, lane: L, at: Time, thing: T) {
+    /// Sends by a lane; arrives at `at`, or when the one before it in the lane arrives. Says when.
+    pub fn send(&mut self, lane: L, at: Time, thing: T) -> Time {
         let last = self.last.entry(lane).or_default();
         *last = at.max(*last);
         let at = *last;
         self.send_apart(at, thing);
+        at
     }
 
     /// Sends beside all lanes: arrives at `at`.

@@ -8,10 +8,15 @@ use penstock_actors::network::spec::{
 };
 use penstock_dataplane::nic::PortIndex;
 use penstock_event_schema::flow::Protocol;
-use penstock_event_schema::network::{Attachment, EndpointPort};
-use penstock_event_schema::requirement::{AnycastPolicy, FlowLimits, IdleLimits, UnknownPolicy};
+use penstock_event_schema::id::NetworkId;
+use penstock_event_schema::network::{AllUnhealthy, Attachment, EndpointPort, HealthCheck, Probe};
+use penstock_event_schema::requirement::{
+    AnycastPolicy, FlowLimits, IdleLimits, Intervention, UnknownPolicy,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+/// The clients' network, the first that is defined.
+pub const CLIENTS: NetworkId = NetworkId(1);
 /// The port of the clients' network.
 pub const LEFT: PortIndex = PortIndex(0);
 /// The port of the servers' network.
@@ -143,6 +148,14 @@ pub struct Site {
     pub dscp: Option<u8>,
     /// What SYNs of the chain are clamped to, if anything.
     pub mss_max: Option<u16>,
+    /// Where the balanced requirements intervene.
+    pub interventions: [Option<Intervention>; 2],
+    /// How many flows may go outside.
+    pub limits: FlowLimits,
+    /// Whether the balanced targets are probed: by [`Action::Probe`](super::world::Action).
+    pub probed: bool,
+    /// How long flows may stay at a balanced target that is on its way out.
+    pub drain_ms: Option<u32>,
 }
 
 impl Default for Site {
@@ -156,9 +169,23 @@ impl Default for Site {
             unknown: UnknownPolicy::Reset,
             dscp: None,
             mss_max: None,
+            interventions: [None; 2],
+            limits: FlowLimits::default(),
+            probed: false,
+            drain_ms: None,
         }
     }
 }
+
+/// What a probe asks; one answer changes a target's health.
+const PROBES: HealthCheck = HealthCheck {
+    probe: Probe::Tcp { port: 0 },
+    interval_ms: 1_000,
+    timeout_ms: 500,
+    rise: 1,
+    fall: 1,
+    when_all_unhealthy: AllUnhealthy::Refuse,
+};
 
 /// First pool port.
 pub const POOL_FIRST: u16 = 20_000;
@@ -206,7 +233,13 @@ impl Site {
                 });
             }
         }
-        TargetSetSpec { network: "servers".into(), targets, health: None, drain_ms: None }
+        let balanced = port == TARGET_PORT;
+        TargetSetSpec {
+            network: "servers".into(),
+            targets,
+            health: (balanced && self.probed).then_some(PROBES),
+            drain_ms: self.drain_ms.filter(|_| balanced),
+        }
     }
 
     /// The requirement of a service, by its name.
@@ -240,8 +273,11 @@ impl Site {
             unknown: self.unknown,
             dscp: self.dscp.filter(|_| chain),
             mss_max: self.mss_max.filter(|_| chain),
-            interventions: Vec::new(),
-            limits: FlowLimits::default(),
+            interventions: match name {
+                "web" | "chain" => self.interventions.into_iter().flatten().collect(),
+                _ => Vec::new(),
+            },
+            limits: if name == "outside" { self.limits } else { FlowLimits::default() },
         }
     }
 }

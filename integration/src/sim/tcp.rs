@@ -126,6 +126,13 @@ impl Connection {
         &self.progress
     }
 
+    /// Nobody waits for it any more.
+    pub fn give_up(&mut self) {
+        if self.progress == Progress::Running {
+            self.progress = Progress::Failed("given up");
+        }
+    }
+
     /// Whether this end has got its answer to a SYN or to a SYN-ACK.
     pub fn is_established(&self) -> bool {
         self.acknowledged > 0

@@ -2,17 +2,15 @@
 //! goes wrong. One thread, one seed; time jumps from one thing that happens to the next.
 
 use super::around::Around;
-use super::check::packets::PacketCheck;
-use super::check::ports::PortCheck;
 use super::check::{Finding, key, liveness};
-use super::client::{Client, Outgoing, Plan, Style};
+use super::client::{Client, Outgoing, Plan, Style, Work};
 use super::fault::Faults;
 use super::frame::{self, Body, Checksum, Packet};
 use super::node::{Node, NodeSetup, Sent};
 use super::queue::Queue;
 use super::random::Random;
 use super::server::Server;
-use super::site::{FEED_PORT, HostId, PORTS, Site, TARGET_PORT, outside};
+use super::site::{CLIENTS, FEED_PORT, HostId, LEFT, PORTS, Site, TARGET_PORT, outside};
 use super::tcp::Progress;
 use super::trace::Trace;
 use penstock_actors::network::Command;
@@ -20,15 +18,13 @@ use penstock_dataplane::nic::PortIndex;
 use penstock_event_schema::directive::Directive;
 use penstock_event_schema::epoch::Chain;
 use penstock_event_schema::flow::FlowKey;
-use penstock_event_schema::id::{NetworkId, Time};
+use penstock_event_schema::id::Time;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// When runs begin: any time will do that is not the beginning of all time.
-const BEGIN: Time = Time(1_700_000_000_000_000_000);
-/// The clients' network, the first that is defined.
-pub const CLIENTS: NetworkId = NetworkId(1);
+pub const BEGIN: Time = Time(1_700_000_000_000_000_000);
 /// Trace lines that a failure shows.
 const NEWEST_MAX: usize = 60;
 
@@ -46,6 +42,13 @@ pub enum Action {
     RestartShard(u16),
     /// From now on nothing is lost any more.
     Heal,
+    /// The probes of a server say whether it answers.
+    Probe {
+        /// Which.
+        server: u8,
+        /// Whether it does.
+        success: bool,
+    },
     /// Somebody asks the network machine for something.
     Configure(Box<Command>),
 }
@@ -65,6 +68,7 @@ enum Host {
 /// See the module.
 pub struct World {
     setup: NodeSetup,
+    server_style: Style,
     around: Around,
     node: Option<Node>,
     hosts: BTreeMap<HostId, Host>,
@@ -90,10 +94,7 @@ impl World {
     pub fn new(setup: NodeSetup, faults: Faults, style: Style, printed: bool) -> World {
         let mut random = Random::new(setup.seed);
         let trace = Trace::new(BEGIN, NEWEST_MAX, printed);
-        let packets = PacketCheck::new(CLIENTS);
-        let ports = PortCheck::new(setup.site.idle);
-        let mut around =
-            Around::new(BEGIN, random.split(), Faults::default(), trace, packets, ports);
+        let mut around = Around::new(BEGIN, random.split(), trace, &setup);
         let node = Node::start(&setup, &mut around);
         let hosts = setup.site.hosts().into_iter().map(|id| {
             let gateway = PORTS[usize::from(id.port().0)].1;
@@ -122,9 +123,14 @@ impl World {
             crashes: 0,
             misses: 0,
             setup,
+            server_style: style,
         };
         for (name, spec) in world.setup.site.objects() {
             world.act(BEGIN, Action::Configure(Box::new(Command::Put { name, spec })));
+        }
+        let site = world.setup.site;
+        for server in (0..site.servers).filter(|_| site.probed) {
+            world.act(BEGIN.plus_ms(50), Action::Probe { server, success: true });
         }
         world.run_for(100);
         let refused = world.node.as_ref().map_or(&[][..], Node::refused);
@@ -188,6 +194,11 @@ impl World {
     /// Lets a client begin a flow.
     pub fn open(&mut self, client: u8, plan: Plan) {
         self.around.packet_check.expect(plan);
+        let asks = !matches!(plan.work, Work::Tcp(_));
+        if asks && (plan.style.fragment_bytes > 0 || self.server_style.fragment_bytes > 0) {
+            self.around.closing_check.unclear(key(&plan, CLIENTS));
+            self.around.intervention_check.unclear(key(&plan, CLIENTS));
+        }
         self.open.insert(plan.tag, HostId::Client(client));
         self.client(client).open(plan);
     }
@@ -285,13 +296,22 @@ impl World {
                 self.around.dying = self.node.is_some();
                 self.bury();
             }
-            Action::Start => self.node = Some(Node::start(&self.setup, &mut self.around)),
+            Action::Start => {
+                self.around.note_reports_lost(true);
+                self.node = Some(Node::start(&self.setup, &mut self.around));
+            }
             Action::RestartShard(number) => {
+                self.around.note_reports_lost(false);
                 if let Some(node) = &mut self.node {
                     node.restart_shard(number % self.setup.shards, &mut self.around);
                 }
             }
             Action::Heal => self.around.set_faults(self.around.faults.healed()),
+            Action::Probe { server, success } => {
+                if let Some(node) = &mut self.node {
+                    node.probe(server, success, &mut self.around);
+                }
+            }
             Action::Configure(command) => {
                 if let Some(node) = &mut self.node {
                     node.configure(*command, &mut self.around);
@@ -332,8 +352,8 @@ impl World {
     /// Frames have left the node: the checkers look, then the links take them.
     fn leave(&mut self, sent: Sent) {
         for (port, bytes) in sent {
-            let Around { packet_check, journal_check, findings, trace, now, .. } = &mut self.around;
-            let packet = packet_check.left(port, &bytes, journal_check, findings);
+            let packet = self.around.note_left(port, &bytes);
+            let Around { trace, now, .. } = &mut self.around;
             trace_frame(trace, *now, "out", port, packet.as_ref(), &bytes);
             let host = self.hosts.keys().find(|host| bytes.starts_with(&host.mac()));
             let Some(host) = host.copied().filter(|host| host.port() == port) else {
@@ -350,6 +370,10 @@ impl World {
     fn send(&mut self, from: HostId, out: Vec<Outgoing>) {
         for (packet, style) in out {
             let port = from.port();
+            let Around { packet_check, closing_check, now, .. } = &mut self.around;
+            if let Some(key) = packet_check.flow_of(&packet).filter(|_| port == LEFT) {
+                closing_check.sent(key, &packet, *now);
+            }
             let frames = self.frames(&packet, style);
             let whole = frames.len() == 1;
             let spread = spread(&packet, whole);
@@ -422,10 +446,7 @@ impl World {
                 self.around.port_check.returned(&packet, now);
                 client.handle(packet, now, &mut out)
             }
-            Some(Host::Server(server)) => {
-                self.around.port_check.reached(&packet, &mut self.around.findings);
-                server.handle(packet, now, &mut out)
-            }
+            Some(Host::Server(server)) => server.handle(packet, now, &mut out),
             None => Ok(()),
         };
         if let Err(text) = outcome {
@@ -457,11 +478,15 @@ impl World {
     /// Ends a run: everything must have been healed. Clients get `ms` to finish; with `may_fail`
     /// some may have failed. Then all flows end, and nothing is held.
     pub fn finish(&mut self, ms: u64, may_fail: bool) {
-        self.run_until_done(ms);
+        for _ in 0..2 {
+            self.run_until_done(ms / 2);
+            self.give_up();
+        }
         for host in self.hosts.values() {
             if let Host::Client(client) = host {
                 for flow in client.flows() {
-                    liveness::finished(flow, may_fail, &mut self.around.findings);
+                    let ended = self.around.intervention_check.ended(&key(&flow.plan, CLIENTS));
+                    liveness::finished(flow, may_fail || ended, &mut self.around.findings);
                 }
             }
         }
@@ -483,6 +508,17 @@ impl World {
                 let (free, all) = seat.chunks();
                 liveness::frames_returned(number, free, all, &mut self.around.findings);
             }
+        }
+    }
+
+    /// Clients do not wait any longer for flows that were ended on purpose, nor begin others.
+    fn give_up(&mut self) {
+        self.successors.clear();
+        for host in self.hosts.values_mut() {
+            let Host::Client(client) = host else { continue };
+            let ended = |plan: &Plan| self.around.intervention_check.ended(&key(plan, CLIENTS));
+            let plans: Vec<Plan> = client.flows().map(|flow| flow.plan).filter(ended).collect();
+            plans.iter().for_each(|plan| client.give_up(plan.tag));
         }
     }
 
@@ -510,6 +546,8 @@ impl World {
             flows: self.around.journal_check.opened(),
             records: self.around.appended,
             crashes: self.crashes,
+            interventions: self.around.intervention_check.intervened(),
+            decisions: self.around.replay_check.decisions(),
             misses: self.misses + self.node.as_ref().map_or(0, Node::misses),
         }
     }
@@ -533,6 +571,10 @@ pub struct Tally {
     pub crashes: u32,
     /// Packets without a cached directive.
     pub misses: u64,
+    /// Interventions.
+    pub interventions: u64,
+    /// Decisions made again.
+    pub decisions: u64,
 }
 
 fn owns(host: HostId, address: IpAddr) -> bool {

@@ -1,33 +1,40 @@
 //! Every checker is shown a forged violation and must find it, and the like of it without the
 //! violation and must not.
 
+use penstock_actors::flow::SlotLimits;
 use penstock_event_schema::codec::JournalEvent;
-use penstock_event_schema::directive::{Directive, Op};
+use penstock_event_schema::directive::{Direction, Directive, Op};
 use penstock_event_schema::envelope::{Envelope, Record};
 use penstock_event_schema::epoch::{Chain, Epoch, Seq};
 use penstock_event_schema::event::flow::{
-    CloseReason, Counters, FlowClosed, FlowEvent, FlowOpened, Resource, ReverseBound,
+    Choice, CloseReason, Counters, FlowClosed, FlowEvent, FlowOpened, Resource, ReverseBound,
     ReverseReleased, Trackers,
 };
 use penstock_event_schema::flow::{FlowKey, Protocol};
-use penstock_event_schema::id::{DirectiveId, Generation, NetworkId, RequirementId, Time};
+use penstock_event_schema::id::{
+    DecisionNodeId, DirectiveId, Generation, NetworkId, RequirementId, SlotId, TargetId, Time,
+};
+use penstock_event_schema::message::decision::Proposal;
+use penstock_event_schema::message::summary::{Cut, CutPosition, Held};
 use penstock_event_schema::requirement::{IdleLimits, UnknownPolicy};
 use penstock_event_schema::topic::{Topic, TopicPartition};
+use penstock_integration::sim::check::closings::ClosingCheck;
+use penstock_integration::sim::check::decisions::DecisionCheck;
 use penstock_integration::sim::check::journal::{JournalCheck, same_state};
 use penstock_integration::sim::check::packets::PacketCheck;
 use penstock_integration::sim::check::ports::PortCheck;
 use penstock_integration::sim::check::{Findings, liveness};
 use penstock_integration::sim::client::{Client, Exchange, Plan, Style, Work};
-use penstock_integration::sim::frame::{Body, Checksum, Packet};
+use penstock_integration::sim::frame::{Body, Checksum, Packet, Segment, flag};
 use penstock_integration::sim::site::{HostId, LEFT, PORTS, RIGHT};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-const CLIENT: &str = "192.168.1.10:40000";
+pub(super) const CLIENT: &str = "192.168.1.10:40000";
 const SERVICE: &str = "10.90.0.81:80";
-const POOL: &str = "10.2.0.101:20000";
-const TARGET: &str = "10.2.0.10:8080";
-const TAG: u32 = 7;
+pub(super) const POOL: &str = "10.2.0.101:20000";
+pub(super) const TARGET: &str = "10.2.0.10:8080";
+pub(super) const TAG: u32 = 7;
 
 fn end(text: &str) -> SocketAddr {
     text.parse().expect("an end")
@@ -49,7 +56,7 @@ fn flow_key(local: &str) -> FlowKey {
     format!("1/udp/{local}>{SERVICE}").parse().expect("a key")
 }
 
-fn directive(id: u64, local: &str, pool: &str) -> Arc<Directive> {
+pub(super) fn directive(id: u64, local: &str, pool: &str) -> Arc<Directive> {
     Arc::new(Directive {
         id: DirectiveId(id),
         requirement: RequirementId(1),
@@ -62,12 +69,12 @@ fn directive(id: u64, local: &str, pool: &str) -> Arc<Directive> {
     })
 }
 
-fn bound(directive: &Arc<Directive>) -> FlowEvent {
+pub(super) fn bound(directive: &Arc<Directive>) -> FlowEvent {
     let (tenant, partition) = (String::new(), String::new());
     FlowEvent::ReverseBound(ReverseBound { directive: directive.clone(), tenant, partition })
 }
 
-fn opened(directive: &Arc<Directive>) -> FlowEvent {
+pub(super) fn opened(directive: &Arc<Directive>) -> FlowEvent {
     let (address, port) = {
         let reverse = directive.reverse.expect("a reverse key");
         (reverse.destination, reverse.destination_port)
@@ -86,7 +93,7 @@ fn opened(directive: &Arc<Directive>) -> FlowEvent {
     })
 }
 
-fn closed(directive: &Arc<Directive>) -> FlowEvent {
+pub(super) fn closed(directive: &Arc<Directive>) -> FlowEvent {
     FlowEvent::FlowClosed(FlowClosed {
         flow: directive.flow,
         reason: CloseReason::Idle,
@@ -105,7 +112,7 @@ fn released(directive: &Arc<Directive>) -> FlowEvent {
 }
 
 /// What is found must hold each of `expected`, and nothing is found when nothing is expected.
-fn check(findings: &Findings, expected: &[&str], about: &str) {
+pub(super) fn check(findings: &Findings, expected: &[&str], about: &str) {
     let found: Vec<String> = findings.all().iter().map(ToString::to_string).collect();
     assert_eq!(found.is_empty(), expected.is_empty(), "{about}: {found:?}");
     for part in expected {
@@ -216,7 +223,7 @@ fn the_journal_checker_finds_a_state_that_its_records_do_not_make() {
     }
 }
 
-fn packet(tag: u32, source: &str, destination: &str, port: usize) -> Packet {
+pub(super) fn packet(tag: u32, source: &str, destination: &str, port: usize) -> Packet {
     Packet {
         source_mac: PORTS[port].1,
         destination_mac: HostId::Server(0).mac(),
@@ -296,12 +303,183 @@ fn the_port_checker_finds_two_live_flows_on_one_port() {
     ];
     for (about, ended, later_ms, tag, expected) in rows {
         let (mut ports, mut findings) = (PortCheck::new(idle), Findings::new());
-        ports.reached(&packet(1, POOL, TARGET, 1), findings.at(Time(0)));
+        ports.left(&packet(1, POOL, TARGET, 1), findings.at(Time(0)));
         if let Some(tag) = ended {
             ports.ended(*tag);
         }
-        ports.reached(&packet(*tag, POOL, TARGET, 1), findings.at(Time(0).plus_ms(*later_ms)));
+        ports.left(&packet(*tag, POOL, TARGET, 1), findings.at(Time(0).plus_ms(*later_ms)));
         check(&findings, expected, about);
+    }
+}
+
+const NODE: DecisionNodeId = DecisionNodeId(0);
+const SLOT: SlotId = SlotId(0);
+
+/// What a decision node is told and says.
+enum Say {
+    /// A cut that answers a question; directives held and freed.
+    Cut(&'static [u64], &'static [u64]),
+    /// The last cut once more.
+    Again,
+    /// A proposal, with the flows counted for its only target.
+    Propose(u64, u32),
+}
+
+fn held() -> Arc<[Resource]> {
+    let (source, toward) = (end(POOL), end(TARGET));
+    let (address, port, protocol) = (source.ip(), source.port(), Protocol::UDP);
+    Arc::from([Resource::Target(TargetId(1)), Resource::Port { address, port, protocol, toward }])
+}
+
+fn proposal(id: u64, count: u32) -> Proposal {
+    let target = TargetId(1);
+    Proposal {
+        ask: 1,
+        directive: directive(id, CLIENT, POOL),
+        resources: held().to_vec(),
+        choices: vec![Choice::LeastConnections {
+            generation: Generation(1),
+            seed: 0,
+            candidates: vec![(target, count)],
+            target,
+            excluded: None,
+        }],
+        unknown: UnknownPolicy::Reset,
+        interventions: Vec::new(),
+        tenant: String::new(),
+        partition: String::new(),
+        first_use_ms_max: 500,
+    }
+}
+
+#[test]
+fn the_port_checker_lets_go_of_flows_that_are_ended_on_purpose() {
+    let idle = IdleLimits { tcp_ms: 1000, udp_ms: 1000, icmp_ms: 1000 };
+    for (ended, expected) in [(true, &[][..]), (false, &["flows 1 and 2 share"][..])] {
+        let (mut ports, mut findings) = (PortCheck::new(idle), Findings::new());
+        ports.left(&packet(1, POOL, TARGET, 1), findings.at(Time(0)));
+        if ended {
+            ports.ended_on_purpose(17, end(POOL), end(TARGET).ip());
+        }
+        // A straggler, and then the next flow.
+        ports.left(&packet(1, POOL, TARGET, 1), findings.at(Time(1)));
+        ports.left(&packet(2, POOL, TARGET, 1), findings.at(Time(2)));
+        check(&findings, expected, "ended on purpose");
+    }
+}
+
+#[test]
+fn the_decision_checker_finds_ports_given_out_early_and_flows_counted_twice() {
+    use Say::{Again, Cut as Told, Propose};
+    let rows: &[(&str, &[Say], &[&str])] = &[
+        ("never taken up", &[Propose(1, 0), Told(&[], &[]), Told(&[], &[]), Propose(2, 0)], &[]),
+        ("at once", &[Propose(1, 0), Propose(2, 1)], &["and 0 cuts are without its holder 1"]),
+        (
+            "after one cut",
+            &[Propose(1, 0), Told(&[], &[]), Propose(2, 1)],
+            &["and 1 cuts are without its holder 1"],
+        ),
+        (
+            "one cut comes twice",
+            &[Propose(1, 0), Told(&[], &[]), Again, Propose(2, 1)],
+            &["and 1 cuts are without its holder 1"],
+        ),
+        (
+            "freed one cut ago",
+            &[Propose(1, 0), Told(&[1], &[]), Told(&[], &[1]), Propose(2, 0)],
+            &["and 1 cuts are without its holder 1"],
+        ),
+        (
+            "freed two cuts ago",
+            &[Propose(1, 0), Told(&[1], &[]), Told(&[], &[1]), Told(&[], &[]), Propose(2, 0)],
+            &[],
+        ),
+        (
+            "counted twice",
+            &[Propose(1, 0), Told(&[1], &[]), Propose(2, 2)],
+            &["2 flows are counted for target 1, and there are 1"],
+        ),
+    ];
+    for (about, said, expected) in rows {
+        let (mut decisions, mut findings) = (DecisionCheck::default(), Findings::new());
+        let mut ask = 0;
+        let mut last = None;
+        for say in *said {
+            match say {
+                Told(held_now, freed) => {
+                    ask += 1;
+                    let held = |id: &u64| Held { directive: DirectiveId(*id), resources: held() };
+                    let cut = Cut {
+                        slot: SLOT,
+                        ask,
+                        is_full: false,
+                        held: held_now.iter().map(held).collect(),
+                        freed: freed.iter().map(|id| DirectiveId(*id)).collect(),
+                        to: CutPosition { run: 1, change: 0, digest: 0 },
+                    };
+                    decisions.asked(NODE, SLOT, ask, Time(0));
+                    decisions.cut(NODE, &cut, Time(0));
+                    last = Some(cut);
+                }
+                Again => decisions.cut(NODE, last.as_ref().expect("a cut"), Time(0)),
+                Propose(id, count) => {
+                    decisions.proposed(NODE, SLOT, &proposal(*id, *count), &mut findings);
+                }
+            }
+        }
+        check(&findings, expected, about);
+    }
+}
+
+#[test]
+fn the_decision_checker_finds_a_late_proposal_that_is_used() {
+    for (late_ms, expected) in [(500, &[][..]), (501, &["came too late"])] {
+        let (mut decisions, mut findings) = (DecisionCheck::default(), Findings::new());
+        let proposal = proposal(1, 0);
+        decisions.proposed(NODE, SLOT, &proposal, findings.at(Time(0)));
+        decisions.reached(&proposal, Time(0).plus_ms(late_ms));
+        decisions.recorded(&bound(&proposal.directive), &mut findings);
+        check(&findings, expected, "a proposal on its way");
+    }
+}
+
+#[test]
+fn the_closing_checker_finds_flows_that_end_early_and_counts_that_are_too_high() {
+    use CloseReason::{Finished, Idle, Reset};
+    let segment = |flags| Packet {
+        body: Body::Tcp(Segment { flags, tag: TAG, ..Segment::default() }),
+        ..packet(TAG, POOL, TARGET, 1)
+    };
+    // Flags of a packet in each direction at 100 ms, a SYN of the client at a time, the flow's
+    // end, and the packets that it is said to have carried.
+    type Row = (u8, u8, Option<u64>, CloseReason, u64, u64, &'static [&'static str]);
+    let rows: &[Row] = &[
+        (flag::FIN, flag::FIN, None, Finished, 10_100, 1, &[]),
+        (flag::FIN, flag::FIN, None, Finished, 10_099, 1, &["closed as Finished"]),
+        (flag::FIN, 0, None, Finished, 10_100, 1, &["closed as Finished"]),
+        (flag::FIN, flag::FIN, Some(5_000), Finished, 5_001, 1, &[]),
+        (flag::RST, 0, None, Reset, 2_100, 1, &[]),
+        (flag::RST, 0, None, Reset, 2_000, 1, &["closed as Reset"]),
+        (0, 0, None, Idle, 1_100, 1, &[]),
+        (0, 0, None, Idle, 1_000, 1, &["closed as Idle"]),
+        (0, 0, None, Idle, 1_100, 2, &["2 packets forward, of 1"]),
+    ];
+    for (forward, back, syn_ms, reason, end_ms, told, expected) in rows {
+        let mut closings = ClosingCheck::new(SlotLimits::default());
+        let mut findings = Findings::new();
+        let (one, ms) = (directive(1, CLIENT, POOL), |ms| Time(0).plus_ms(ms));
+        closings.recorded(ms(0), &opened(&one), &mut findings);
+        for (direction, flags) in [(Direction::Forward, forward), (Direction::Reverse, back)] {
+            closings.left(one.flow, direction, &segment(*flags), ms(100));
+        }
+        if let Some(at) = syn_ms {
+            closings.sent(one.flow, &segment(flag::SYN), ms(*at));
+        }
+        let FlowEvent::FlowClosed(end) = closed(&one) else { panic!("it is an end") };
+        let counters = Counters { packets: [*told, 1], ..Counters::default() };
+        let end = FlowEvent::FlowClosed(FlowClosed { reason: *reason, counters, ..end });
+        closings.recorded(ms(*end_ms), &end, &mut findings);
+        check(&findings, expected, &format!("{reason:?} after {end_ms} ms"));
     }
 }
 

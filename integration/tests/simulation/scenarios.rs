@@ -4,7 +4,9 @@ use penstock_actors::flow::SlotLimits;
 use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::flow::Protocol;
 use penstock_event_schema::id::Time;
-use penstock_event_schema::requirement::{IdleLimits, UnknownPolicy};
+use penstock_event_schema::requirement::{
+    self, Condition, IdleLimits, Intervention, UnknownPolicy,
+};
 use penstock_integration::sim::client::{Exchange, Plan, Style, Work};
 use penstock_integration::sim::fault::Faults;
 use penstock_integration::sim::frame::{Body, Checksum, Packet, Segment, flag};
@@ -16,14 +18,16 @@ use penstock_integration::sim::world::{Action, World};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-const LINGER_MS: u64 = 3_000;
-const QUIET: Faults = Faults {
+pub(super) const LINGER_MS: u64 = 3_000;
+pub(super) const QUIET: Faults = Faults {
     frames_lost_permille: 0,
     frames_late_permille: 0,
     message_delay_ns_max: 10_000,
     tracker_lost_permille: 0,
     tracker_doubled_permille: 0,
     tracker_late_permille: 0,
+    cuts_lost: false,
+    decisions_late_permille: 0,
     journal_delay_ns_max: 100_000,
     journal_doubled_permille: 0,
     journal_lost_permille: 0,
@@ -32,10 +36,18 @@ const QUIET: Faults = Faults {
     shard_restarts: 0,
 };
 
-fn world_with(site: Site, shards: u16, seed: u64) -> World {
+pub(super) fn world_with(site: Site, shards: u16, seed: u64) -> World {
     let limits =
         SlotLimits { linger_ms: LINGER_MS, reset_linger_ms: 1_000, ..SlotLimits::default() };
-    let setup = NodeSetup { site, slots: 8, shards, sizes: ShardSizes::default(), limits, seed };
+    let setup = NodeSetup {
+        site,
+        slots: 8,
+        shards,
+        decision_nodes: 1,
+        sizes: ShardSizes::default(),
+        limits,
+        seed,
+    };
     World::new(setup, QUIET, Style::default(), false)
 }
 
@@ -43,7 +55,7 @@ fn world(site: Site) -> World {
     world_with(site, 1, 1)
 }
 
-const TRANSFER: Transfer = Transfer {
+pub(super) const TRANSFER: Transfer = Transfer {
     upload: 5_000,
     download: 20_000,
     mss: 1000,
@@ -51,10 +63,11 @@ const TRANSFER: Transfer = Transfer {
     close: Close::OpenerFirst,
     tries_max: 30,
 };
-const EXCHANGE: Exchange = Exchange { count: 3, bytes: 100, pause_ns: 10_000_000, tries_max: 30 };
+pub(super) const EXCHANGE: Exchange =
+    Exchange { count: 3, bytes: 100, pause_ns: 10_000_000, tries_max: 30 };
 
 /// A flow of `client` from `port`, beginning now.
-fn plan(
+pub(super) fn plan(
     world: &World,
     tag: u32,
     client: u8,
@@ -80,13 +93,13 @@ fn source(world: &World, plan: &Plan) -> SocketAddr {
     directive.reverse.expect("it has a way back").destination_end()
 }
 
-fn check(world: &World) {
+pub(super) fn check(world: &World) {
     let found: Vec<String> = world.findings().iter().map(ToString::to_string).collect();
     assert!(found.is_empty(), "{}\n{}", world.newest(), found.join("\n"));
 }
 
 /// Ends a run in which all clients must have finished.
-fn finish(mut world: World) {
+pub(super) fn finish(mut world: World) {
     world.finish(20_000, false);
     check(&world);
 }
@@ -383,7 +396,7 @@ fn a_packet_whose_ttl_ends_here_is_answered() {
 }
 
 /// A transfer that lasts about 2 s.
-const SLOW: Transfer = Transfer { upload: 20_000, pace_ns: 100_000_000, ..TRANSFER };
+pub(super) const SLOW: Transfer = Transfer { upload: 20_000, pace_ns: 100_000_000, ..TRANSFER };
 
 #[test]
 fn flows_outlive_the_process_and_their_shards_cache() {
@@ -424,35 +437,6 @@ fn ends_that_begin_anew_in_the_linger_open_a_new_flow() {
     }
 }
 
-/// Runs one flow to its end, with the process killed right after its `nth` record. Says whether
-/// that many were written.
-fn crash_after(nth: u64, work: Work, seed: u64) -> bool {
-    let mut world = world_with(Site::default(), 1, seed);
-    let appended = world.around().appended;
-    world.around().crash_after = Some(appended + nth);
-    let flow = plan(&world, 1, 0, 40_000, Service::Chain, work, false);
-    world.open(0, flow);
-    world.run_until_done(20_000);
-    let done = world.client(0).flow(1).map(|flow| flow.progress().clone());
-    assert_eq!(done, Some(Progress::Finished), "{work:?}, killed after record {nth}, seed {seed}");
-    world.finish(20_000, false);
-    check(&world);
-    world.tally().crashes > 0
-}
-
-#[test]
-fn a_kill_after_any_record_of_a_flow_heals() {
-    let reset = Transfer { close: Close::Reset, ..TRANSFER };
-    for work in [Work::Tcp(TRANSFER), Work::Tcp(reset), Work::Udp(EXCHANGE), Work::Echo(EXCHANGE)] {
-        // The record itself is there or not, by the seed.
-        for seed in 1..=6 {
-            let kills = (1..50).take_while(|nth| crash_after(*nth, work, seed)).count();
-            // Bound, opened, closed, released.
-            assert!(kills >= 4, "only {kills} records were written");
-        }
-    }
-}
-
 #[test]
 fn silent_flows_end_by_their_idle_limit_and_free_what_they_hold() {
     let idle = IdleLimits { tcp_ms: 4_000, udp_ms: 2_000, icmp_ms: 1_000 };
@@ -477,4 +461,33 @@ fn silent_flows_end_by_their_idle_limit_and_free_what_they_hold() {
         world.run_until_done(5_000);
     }
     finish(world);
+}
+
+#[test]
+fn flows_that_open_as_their_target_fails_are_reset_too() {
+    let act = requirement::Action::Reset;
+    let rule = Intervention { when: Condition::TargetUnhealthy, act };
+    for seed in 1..=20 {
+        let site = Site { interventions: [Some(rule), None], probed: true, ..Site::default() };
+        let mut world = world_with(site, 1, seed);
+        world.around().set_faults(Faults {
+            message_delay_ns_max: 20_000_000,
+            journal_delay_ns_max: 30_000_000,
+            ..QUIET
+        });
+        let begun = world.now();
+        // They last long enough for the checker to see that they go on.
+        let work = Work::Tcp(Transfer { pace_ns: 300_000_000, upload: 20_000, ..TRANSFER });
+        for tag in 1..=20 {
+            let flow = plan(&world, tag, 0, 40_000 + tag as u16, Service::Chain, work, false);
+            world.open(0, Plan { at: flow.at.plus_ms(u64::from(tag) * 5), ..flow });
+        }
+        for server in 0..3 {
+            world.act(begun.plus_ms(50), Action::Probe { server, success: false });
+            world.act(begun.plus_ms(1_500), Action::Probe { server, success: true });
+        }
+        world.finish(20_000, true);
+        check(&world);
+        assert!(world.tally().interventions > 0);
+    }
 }

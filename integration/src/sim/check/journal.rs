@@ -7,6 +7,7 @@ use penstock_event_schema::directive::Directive;
 use penstock_event_schema::envelope::Record;
 use penstock_event_schema::epoch::{Chain, Epoch, Seq};
 use penstock_event_schema::event::flow::{FlowEvent, Resource};
+use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{DirectiveId, Time};
 use penstock_event_schema::topic::{Topic, TopicPartition};
@@ -41,6 +42,10 @@ pub struct JournalCheck {
     /// The last directive of each flow that was closed, when, and how often it was.
     closed: BTreeMap<FlowKey, (Arc<Directive>, Time, u32)>,
     opened: u64,
+    /// What has been read since the last question, with its time, for other checkers.
+    fresh: Vec<(Time, FlowEvent)>,
+    /// The same of objects.
+    fresh_objects: Vec<(Time, NetworkEvent)>,
 }
 
 impl JournalCheck {
@@ -91,10 +96,28 @@ impl JournalCheck {
         *tail = Tail { epoch: envelope.epoch, chain: record.chain, time: envelope.time, ..*tail };
         if at.topic == Topic::Flow {
             match FlowEvent::decode(envelope, &record.value) {
-                Ok(event) => self.take(event, findings),
+                Ok(event) => {
+                    self.fresh.push((envelope.time, event.clone()));
+                    self.take(event, findings);
+                }
+                Err(error) => findings.note(NAME, error.to_string()),
+            }
+        } else if at.topic == Topic::Network {
+            match NetworkEvent::decode(envelope, &record.value) {
+                Ok(event) => self.fresh_objects.push((envelope.time, event)),
                 Err(error) => findings.note(NAME, error.to_string()),
             }
         }
+    }
+
+    /// What has been read since the last question.
+    pub fn take_fresh(&mut self) -> Vec<(Time, FlowEvent)> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// The same of objects.
+    pub fn take_fresh_objects(&mut self) -> Vec<(Time, NetworkEvent)> {
+        std::mem::take(&mut self.fresh_objects)
     }
 
     /// Takes what happened to a flow.

@@ -5,15 +5,24 @@
 //! |---|---|
 //! | [`journal`] | records follow one another; no key is held twice; what opens was bound; a replay gives the live state |
 //! | [`packets`] | every frame that leaves is sound; one rewrite for a flow's life; nothing leaves before its records are accepted |
-//! | [`ports`] | no two live flows share a source end toward a destination end, as the servers see it |
+//! | [`decisions`] | a port is given out when two cuts in a row are without it; a flow is counted once; what comes too late is not used |
+//! | [`closings`] | flows linger and are idle before they end; no report counts twice |
+//! | [`interventions`] | what meets a condition is intervened on, and nothing else; then nothing of it passes |
+//! | [`ports`] | no two live flows share a source end toward a destination end, in the frames that leave |
+//! | [`replay`] | a decision that is made again from its record comes to the same |
 //! | [`liveness`] | after healing all clients finish, and in the end nothing is held |
 
+pub mod closings;
+pub mod decisions;
+pub mod interventions;
 pub mod journal;
 pub mod liveness;
 pub mod packets;
 pub mod ports;
+pub mod replay;
 
 use super::client::Plan;
+use super::world::BEGIN;
 use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::{NetworkId, Time};
 use std::fmt;
@@ -31,7 +40,8 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.checker, self.text)
+        let ms = self.at.ms_since(BEGIN);
+        write!(f, "{} at {ms} ms: {}", self.checker, self.text)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::sim::frame::{self, Body, Packet, Wrong};
 use crate::sim::site::{LEFT, MTU, PORTS, RIGHT};
 use penstock_dataplane::nic::PortIndex;
 use penstock_event_schema::directive::Direction;
+use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{NetworkId, Time};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -37,6 +38,12 @@ impl PacketCheck {
     /// A client is going to open this flow.
     pub fn expect(&mut self, plan: Plan) {
         self.plans.insert(plan.tag, plan);
+    }
+
+    /// The flow that a packet belongs to, where the packet shows it.
+    pub fn flow_of(&self, packet: &Packet) -> Option<FlowKey> {
+        let plan = self.plans.get(&packet.tag()?)?;
+        Some(key(plan, self.clients))
     }
 
     /// How many frames it has looked at.
