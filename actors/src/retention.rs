@@ -2,8 +2,8 @@
 //!
 //! Records go up to a snapshot, the *cut*, and only when a newer snapshot covers them too. What
 //! stays can be rebuilt from the cut on, moment by moment. Between the cut and the two newest,
-//! snapshots stay only as far apart as it takes to move the cut in steps of about a sixteenth of
-//! what is retained.
+//! snapshots stay as far apart as makes each moment a second's work or two: a mebibyte of records,
+//! or as many as the state is long, so that snapshots take no more room than records.
 
 use crate::snapshot::Head;
 use penstock_event_schema::epoch::Seq;
@@ -18,8 +18,11 @@ pub struct Retention {
     pub bytes: u64,
 }
 
-/// Steps in which the cut moves through what is retained.
+/// Steps of time in which the cut moves through what is retained.
 const STEPS: u64 = 16;
+
+/// Bytes of a topic partition's records between two snapshots that stay.
+const CHECKPOINT_BYTES: u64 = 1 << 20;
 
 impl Retention {
     /// A topic partition in which nothing happens gets a snapshot of its last records this often,
@@ -56,9 +59,9 @@ pub fn goes(kept: &[(Vec<Head>, u64)], retention: &Retention, now: Time) -> Vec<
         let Some((_, place, at)) = (0..kept.len()).filter_map(next).min() else { break };
         cuts[place] = Some(at);
     }
-    let apart = (retention.step_ms(), retention.bytes / STEPS / kept.len().max(1) as u64);
+    let step_ms = retention.step_ms();
     let each = kept.iter().zip(cuts);
-    each.map(|((heads, trimmed), cut)| goes_of(heads, *trimmed, cut, apart)).collect()
+    each.map(|((heads, trimmed), cut)| goes_of(heads, *trimmed, cut, step_ms)).collect()
 }
 
 /// Bytes of records that snapshots cover and that stay.
@@ -70,7 +73,7 @@ fn retained(kept: &[(Vec<Head>, u64)], cuts: &[Option<usize>]) -> u64 {
     kept.iter().zip(cuts).map(of).sum()
 }
 
-fn goes_of(heads: &[Head], trimmed: u64, cut: Option<usize>, apart: (u64, u64)) -> Goes {
+fn goes_of(heads: &[Head], trimmed: u64, cut: Option<usize>, step_ms: u64) -> Goes {
     let first = cut.unwrap_or(0);
     let mut goes = Goes::default();
     if let Some(cut) = cut.map(|cut| &heads[cut]) {
@@ -82,8 +85,8 @@ fn goes_of(heads: &[Head], trimmed: u64, cut: Option<usize>, apart: (u64, u64)) 
     let mut last = heads.get(first);
     for head in heads.get(between).unwrap_or_default() {
         let is_apart = last.is_none_or(|last| {
-            head.position.time.ms_since(last.position.time) >= apart.0
-                || head.bytes - last.bytes >= apart.1
+            head.position.time.ms_since(last.position.time) >= step_ms
+                || head.bytes - last.bytes >= CHECKPOINT_BYTES.max(head.length)
         });
         match is_apart {
             true => last = Some(head),
@@ -151,5 +154,9 @@ mod tests {
             &[(&[(900, 1), (905, 2), (909, 3), (911, 4), (915, 5), (916, 6), (917, 7)], 0)],
             &[(None, &[2, 3, 5])],
         );
+        const MIB: u64 = CHECKPOINT_BYTES;
+        let bytes = [1, MIB, MIB + 1, MIB + 9, 2 * MIB, 2 * MIB + 1, 2 * MIB + 2, 2 * MIB + 3];
+        let rows = bytes.map(|bytes| (900, bytes));
+        check(ALL, ALL, &[(&rows, 0)], &[(None, &[MIB, MIB + 9, 2 * MIB])]);
     }
 }

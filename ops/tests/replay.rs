@@ -2,7 +2,6 @@
 
 mod recorded;
 
-use penstock_actors::replay::From;
 use penstock_event_schema::event::flow::{Choice, FlowEvent};
 use penstock_event_schema::id::Time;
 use penstock_ops::client::{Reply, with_query};
@@ -53,14 +52,14 @@ fn check(
     until: Option<Moment>,
     expected: Result<(u64, u64, u64), &str>,
 ) -> Option<(Vec<Vec<u8>>, Report)> {
-    let replayed = Folder::open(folder).and_then(|folder| folder.replay(From::First, until, true));
+    let replayed = Folder::open(folder).and_then(|folder| folder.replay(until, true));
     match (replayed, expected) {
         (Ok((replayed, report)), Ok(expected)) => {
             let found = (report.flows, report.flows_opened, report.flows_closed);
             assert_eq!(found, expected, "{until:?}: {report:?}");
             let states = recorded::states(&replayed);
             let folder = Folder::open(folder).expect("it opened before");
-            let (sooner, _) = folder.replay(From::Snapshots, until, false).expect("a state");
+            let sooner = folder.state(until).expect("a state");
             assert!(recorded::states(&sooner) == states, "{until:?}: snapshots lead elsewhere");
             Some((states, report))
         }
@@ -173,7 +172,7 @@ fn a_snapshot_that_is_not_what_its_records_come_to_is_named() {
     let last = world.keep_wrong_snapshot();
     drop(world);
     let replayed = Folder::open(folder.path())
-        .and_then(|folder| folder.replay(From::First, None, true))
+        .and_then(|folder| folder.replay(None, true))
         .expect("its records are sound");
     let verified = replayed.1.verified.expect("asked for");
     assert!(!verified.is_sound());
@@ -262,7 +261,7 @@ async fn a_moment_is_asked_like_a_node() {
     let case = case();
     let folder = Folder::open(case.folder.path()).expect("it opens");
     let until = Some(Moment::Time(case.middle));
-    let (replayed, _) = folder.replay(From::Snapshots, until, false).expect("a state");
+    let replayed = folder.state(until).expect("a state");
     let router = folder.router(replayed, until).expect("a moment");
     for (path, status, part) in [
         ("/v1/flows", 200, "\"total\":10"),

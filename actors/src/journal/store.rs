@@ -199,7 +199,8 @@ impl Store {
     pub fn records_from(&self, at: TopicPartition, from: Seq) -> Records<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(end(at));
-        options.set_readahead_size(1 << 20);
+        // A replay has one of these per topic partition, and each of them a buffer per file.
+        options.set_readahead_size(64 << 10);
         let mut iterator = self.db.raw_iterator_cf_opt(self.journal(), options);
         iterator.seek(key(at, from));
         Records { at, iterator }

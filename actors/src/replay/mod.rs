@@ -9,7 +9,7 @@
 //! A topic partition that has been trimmed begins at the snapshot behind which it was. So a moment
 //! can be rebuilt from the latest of these on; before it, some records of the others are read, and
 //! nobody is shown them as part of a whole. Who only wants the state of a moment begins with the
-//! latest snapshots before it ([`From::Snapshots`]).
+//! latest snapshots before it ([`state`]).
 
 pub mod verify;
 
@@ -31,6 +31,7 @@ use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The topic partition of networks, endpoints, target sets and requirements.
 pub const NETWORKS: TopicPartition = TopicPartition { topic: Topic::Network, number: 0 };
@@ -73,6 +74,16 @@ pub struct Progress {
     pub last: Time,
 }
 
+impl Progress {
+    fn add(&mut self, other: &Progress) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.opened += other.opened;
+        self.closed += other.closed;
+        self.last = self.last.max(other.last);
+    }
+}
+
 /// Sees what is replayed.
 pub trait Watch {
     /// The journal has been trimmed: this is the state with which it begins, whole from `since`
@@ -106,15 +117,6 @@ impl<M: Machine> RecordedState for M {
     }
 }
 
-/// Where a replay begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// At the first record that is there: whoever watches sees them all.
-    First,
-    /// At the latest snapshots of the moment's past: the state is the same, and comes sooner.
-    Snapshots,
-}
-
 /// Recorded state of a moment.
 pub struct Replayed {
     /// Objects.
@@ -137,11 +139,10 @@ const PROGRESS_RECORDS: u64 = 4096;
 pub fn replay(
     store: &Store,
     hash: &SlotHash,
-    from: From,
     until: Until,
     watch: &mut dyn Watch,
 ) -> Result<Replayed, RecoveryError> {
-    let mut replayed = Replayed::begin(store, hash, from, until)?;
+    let mut replayed = Replayed::begin(store, hash)?;
     if let Some(since) = replayed.since {
         watch.begin(&replayed, since);
     }
@@ -211,27 +212,15 @@ fn usable(store: &Store, at: TopicPartition) -> Result<(Seq, Vec<Head>), Journal
     Ok((first, heads))
 }
 
-/// Begins a topic partition: fresh or with one of its snapshots.
+/// Begins a topic partition with the first of these snapshots that can be used; fresh, where its
+/// first record is there.
 fn begin<M: Machine>(
     store: &Store,
     at: TopicPartition,
+    first: Seq,
+    heads: Vec<Head>,
     fresh: impl Fn() -> M,
-    from: From,
-    until: Until,
 ) -> Result<Recovery<M>, JournalError> {
-    let (first, mut heads) = usable(store, at)?;
-    let is_whole = first == Seq(1);
-    if from == From::Snapshots {
-        // The latest of the moment's past; where there is none, the oldest that there is.
-        heads.sort_by_key(|head| {
-            let Position { seq, time, .. } = head.position;
-            let is_past = until.includes(at, seq, time);
-            (!is_past, if is_past { u64::MAX - seq.0 } else { seq.0 })
-        });
-        heads.retain(|head| !is_whole || until.includes(at, head.position.seq, head.position.time));
-    } else if is_whole {
-        heads.clear();
-    }
     let last = if heads.is_empty() { Seq(0) } else { store.last(at)?.seq };
     let mut why = "there is none".to_owned();
     for head in heads {
@@ -244,40 +233,118 @@ fn begin<M: Machine>(
             }
         }
     }
-    if is_whole {
+    if first == Seq(1) {
         return Ok(Recovery::new(fresh(), setup(at), Position::default()));
     }
     Err(JournalError::Trimmed { folder: store.folder.clone(), at, first, why })
 }
 
+fn fresh_networks() -> Networks {
+    Networks::new(Limits::default())
+}
+
+fn fresh_slot(hash: &SlotHash, number: u16) -> Slot {
+    Slot::new(SlotSetup {
+        id: SlotId(number),
+        hash: hash.clone(),
+        trackers: Arc::from([]),
+        run: 0,
+        limits: SlotLimits::default(),
+    })
+}
+
+/// The state of a moment, and nothing shown on the way: each topic partition from its latest
+/// snapshot before the moment on, on all processors. `progress` hears of records as they are read.
+///
+/// # Errors
+/// The store cannot be read, or its records do not make a state; the error names the record.
+pub fn state(
+    store: &Store,
+    hash: &SlotHash,
+    until: Until,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Replayed, RecoveryError> {
+    let since = since(store, hash)?;
+    let of_slot = |number| {
+        let fresh = || fresh_slot(hash, number);
+        advance_to(store, slot(number), fresh, until, progress)
+    };
+    let (networks, mut all) = advance_to(store, NETWORKS, fresh_networks, until, progress)?;
+    let next = AtomicU16::new(0);
+    let some = || -> Result<Vec<_>, RecoveryError> {
+        let numbers = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < hash.slots());
+        std::iter::from_fn(numbers).map(|number| Ok((number, of_slot(number)?))).collect()
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut found = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
+        let mut found = Vec::new();
+        for thread in running {
+            let part = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            found.append(&mut part?);
+        }
+        Ok::<_, RecoveryError>(found)
+    })?;
+    found.sort_by_key(|(number, _)| *number);
+    let mut slots = Vec::new();
+    for (_, (recovery, progress)) in found {
+        all.add(&progress);
+        slots.push(recovery);
+    }
+    Ok(Replayed { networks, slots, progress: all, since })
+}
+
+/// One topic partition at a moment, from its latest snapshot of the moment's past on.
+fn advance_to<M: Machine>(
+    store: &Store,
+    at: TopicPartition,
+    fresh: impl Fn() -> M,
+    until: Until,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(Recovery<M>, Progress), RecoveryError> {
+    let (first, mut heads) = usable(store, at)?;
+    let is_past = |head: &Head| until.includes(at, head.position.seq, head.position.time);
+    // A trimmed topic partition cannot do without one, so the oldest has to do.
+    let oldest = heads.first().filter(|_| first > Seq(1)).cloned();
+    heads.retain(is_past);
+    heads.reverse();
+    if heads.is_empty() {
+        heads.extend(oldest);
+    }
+    let mut recovery = begin(store, at, first, heads, fresh)?;
+    let mut records = store.records_from(at, recovery.position().seq.next());
+    let mut read = Progress { last: recovery.position().time, ..Progress::default() };
+    while let Some((seq, bytes)) = records.record()? {
+        let envelope = RecordView::new(bytes).and_then(|view| view.envelope());
+        if envelope.is_ok_and(|envelope| !until.includes(at, seq, envelope.time)) {
+            break;
+        }
+        recovery.take(bytes)?;
+        read.records += 1;
+        read.bytes += bytes.len() as u64;
+        read.last = recovery.position().time;
+        if read.records.is_multiple_of(PROGRESS_RECORDS) {
+            progress(PROGRESS_RECORDS);
+        }
+        records.advance();
+    }
+    Ok((recovery, read))
+}
+
 impl Replayed {
-    fn begin(
-        store: &Store,
-        hash: &SlotHash,
-        from: From,
-        until: Until,
-    ) -> Result<Replayed, JournalError> {
-        let machine = |number| {
-            Slot::new(SlotSetup {
-                id: SlotId(number),
-                hash: hash.clone(),
-                trackers: Arc::from([]),
-                run: 0,
-                limits: SlotLimits::default(),
-            })
-        };
-        let networks = begin(store, NETWORKS, || Networks::new(Limits::default()), from, until)?;
-        let slots: Result<Vec<_>, _> = (0..hash.slots())
-            .map(|number| begin(store, slot(number), || machine(number), from, until))
-            .collect();
-        let slots = slots?;
-        let since = match from {
-            From::Snapshots => since(store, hash)?,
-            From::First => {
-                let begins = slots.iter().map(Recovery::position).chain([networks.position()]);
-                begins.filter(|begin| begin.seq > Seq(0)).map(|begin| begin.time).max()
-            }
-        };
+    fn begin(store: &Store, hash: &SlotHash) -> Result<Replayed, JournalError> {
+        let begun = |at| usable(store, at).map(|(first, heads)| (first, heads, at));
+        let (first, heads, at) = begun(NETWORKS)?;
+        let heads = if first == Seq(1) { Vec::new() } else { heads };
+        let networks = begin(store, at, first, heads, fresh_networks)?;
+        let mut slots = Vec::new();
+        for number in 0..hash.slots() {
+            let (first, heads, at) = begun(slot(number))?;
+            let heads = if first == Seq(1) { Vec::new() } else { heads };
+            slots.push(begin(store, at, first, heads, || fresh_slot(hash, number))?);
+        }
+        let begins = slots.iter().map(Recovery::position).chain([networks.position()]);
+        let since = begins.filter(|begin| begin.seq > Seq(0)).map(|begin| begin.time).max();
         Ok(Replayed { networks, slots, progress: Progress::default(), since })
     }
 

@@ -3,7 +3,7 @@
 //!
 //! The journal is of flows that begin and end, so that a bounded number is alive at any time: what
 //! memory is needed must depend on these alone. Both read the folder as a stopped node leaves it,
-//! from the page cache, each on one thread.
+//! from the page cache, each on one thread; a moment is asked for on all processors.
 
 use super::recorded::{self, Recording, TemporaryFolder, moment};
 use super::report::Figure;
@@ -12,7 +12,7 @@ use crate::lab::Error;
 use crate::node::hosts::StartError;
 use crate::node::tier::Tier;
 use penstock_actors::journal::store::Store;
-use penstock_actors::replay::{self, From, Progress, Until, Watch};
+use penstock_actors::replay::{self, Progress, Until, Watch};
 use penstock_actors::retention::Retention;
 use penstock_actors::seam::JournalError;
 use penstock_event_schema::codec::JournalEvent;
@@ -55,8 +55,8 @@ pub(super) fn run(rounds: u32, records: u64) -> Result<Outcome, Error> {
         let mut memory = Memory { quarter: records / 4, at_quarter: 0, last: 0 };
         let begun = Instant::now();
         let hash = recorded::slot_hash();
-        let replayed = replay::replay(&store, &hash, From::First, Until::End, &mut memory)
-            .map_err(failed("replay"))?;
+        let replayed =
+            replay::replay(&store, &hash, Until::End, &mut memory).map_err(failed("replay"))?;
         let rate = records as f64 / begun.elapsed().as_secs_f64();
         eprintln!("round {round}: {rate:.0} records/s replayed, {peer:.0} parsed");
         if (parsed, replayed.progress.records) != (records, records) {
@@ -74,8 +74,8 @@ pub(super) fn run(rounds: u32, records: u64) -> Result<Outcome, Error> {
         let begun = Instant::now();
         let until = Until::Time(moment(last));
         let hash = recorded::slot_hash();
-        let found = replay::replay(&store, &hash, From::Snapshots, until, &mut Unwatched)
-            .map_err(failed("replay to a moment"))?;
+        let found =
+            replay::state(&store, &hash, until, &|_| {}).map_err(failed("replay to a moment"))?;
         let ms = begun.elapsed().as_secs_f64() * 1e3;
         let (read, flows) = (found.progress.records, found.flows_and_bindings().0);
         eprintln!("record {last} of {records}: {ms:.0} ms, {read} records read, {flows} flows");
@@ -147,10 +147,6 @@ impl Watch for Memory {
         }
     }
 }
-
-struct Unwatched;
-
-impl Watch for Unwatched {}
 
 /// Bytes of this process in memory that are its own: not those of files.
 fn resident() -> Option<u64> {

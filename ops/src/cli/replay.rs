@@ -9,7 +9,7 @@ use crate::moment::Moment;
 use crate::replay::{Folder, ReplayError, Report, Verified, WrongSnapshot};
 use crate::resource::show;
 use clap::{Args, Subcommand};
-use penstock_actors::replay::From as Begin;
+use penstock_actors::replay::Replayed;
 use penstock_actors::seam::JournalError;
 use serde_json::json;
 use std::fmt::Write;
@@ -21,8 +21,8 @@ use std::process::ExitCode;
 #[command(after_help = "\
 The folder's node must be stopped; or name a copy of the folder. Every record that is read is
 checked: its number, and the chain over all records before it. Nothing is sent and nothing is
-changed. With a question or a moment, reading begins at the last snapshots before it; without
-either, or with --verify, at the first record.
+changed. A summary, and --verify, read every record; a question is answered from the last
+snapshots before its moment, and the records after these.
 
 --until takes a time (RFC 3339) or a record, as TOPIC/TOPIC-PARTITION/SEQ: everything recorded up
 to then counts, that record included, and no more.
@@ -91,34 +91,48 @@ pub(super) fn replay(options: &ReplayOptions) -> Result<ExitCode, Failure> {
         return Err(Failure::new(Exit::Usage, text));
     }
     let folder = Folder::open(&options.data)?;
-    // A summary of all is about every record; a question is about a moment.
-    let from = match options.verify || (options.until.is_none() && options.question.is_none()) {
-        true => Begin::First,
-        false => Begin::Snapshots,
-    };
-    let (replayed, report) = folder.replay(from, options.until, options.verify)?;
-    let is_sound = report.verified.as_ref().is_none_or(Verified::is_sound);
-    match &options.question {
-        Some(question) => {
-            let connection = Connection::Replay(folder.router(replayed, options.until)?);
-            match question {
-                Question::Get(options) => get::get(options, &connection)?,
-                Question::Flow(options) => flow::flow(options, &connection)?,
+    // A summary is about every record, a question about a state.
+    let verified = match (&options.question, options.verify) {
+        (None, _) | (_, true) => {
+            let (replayed, report) = folder.replay(options.until, options.verify)?;
+            if options.question.is_some() {
+                answer(options, folder, replayed)?;
+            } else {
+                show_report(&report, options.output);
             }
+            report.verified
         }
-        None => match options.output {
-            Output::Json => {
-                print(&(serde_json::to_string_pretty(&report).expect("it is plain data") + "\n"));
-            }
-            Output::Yaml => print(&show::yaml(&json!(report))),
-            Output::Table => print(&report_text(&report)),
-        },
-    }
+        (Some(_), false) => {
+            let replayed = folder.state(options.until)?;
+            answer(options, folder, replayed)?;
+            None
+        }
+    };
+    let is_sound = verified.as_ref().is_none_or(Verified::is_sound);
     if is_sound {
         return Ok(ExitCode::SUCCESS);
     }
     let text = "error: records come to something else than was decided or kept";
     Err(Failure::new(Exit::Failed, text))
+}
+
+fn answer(options: &ReplayOptions, folder: Folder, replayed: Replayed) -> Result<(), Failure> {
+    let connection = Connection::Replay(folder.router(replayed, options.until)?);
+    match &options.question {
+        None => Ok(()),
+        Some(Question::Get(options)) => get::get(options, &connection),
+        Some(Question::Flow(options)) => flow::flow(options, &connection),
+    }
+}
+
+fn show_report(report: &Report, output: Output) {
+    match output {
+        Output::Json => {
+            print(&(serde_json::to_string_pretty(report).expect("it is plain data") + "\n"));
+        }
+        Output::Yaml => print(&show::yaml(&json!(report))),
+        Output::Table => print(&report_text(report)),
+    }
 }
 
 fn report_text(report: &Report) -> String {

@@ -18,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use penstock_actors::journal::store::Store;
 use penstock_actors::recovery::RecoveryError;
 use penstock_actors::replay::verify::{Mismatch, Verify};
-use penstock_actors::replay::{self, From, Progress, RecordedState, Replayed, Until, Watch};
+use penstock_actors::replay::{self, Progress, RecordedState, Replayed, Until, Watch};
 use penstock_actors::seam::{JournalError, Snapshots};
 use penstock_event_schema::envelope::{Envelope, Record};
 use penstock_event_schema::epoch::Seq;
@@ -198,14 +198,13 @@ impl Folder {
         Ok(Folder { store, hash: identity::stored(folder)? })
     }
 
-    /// Rebuilds the state of a moment, or the last; with `verify`, makes all decisions again and
+    /// Reads every record up to a moment, or the last; with `verify`, makes all decisions again and
     /// compares all snapshots.
     ///
     /// # Errors
     /// A record is not sound, or there is none at the moment.
     pub fn replay(
         &self,
-        from: From,
         until: Option<Moment>,
         verify: bool,
     ) -> Result<(Replayed, Report), ReplayError> {
@@ -215,7 +214,7 @@ impl Folder {
         let verify = verify.then(|| Verify::new(&self.store, self.hash.clone())).transpose()?;
         let mut watcher = Watcher { bar, verify };
         let began = Instant::now();
-        let replayed = replay::replay(&self.store, &self.hash, from, until, &mut watcher);
+        let replayed = replay::replay(&self.store, &self.hash, until, &mut watcher);
         let seconds = began.elapsed().as_secs_f64();
         watcher.bar.finish_and_clear();
         let replayed = replayed?;
@@ -223,6 +222,19 @@ impl Folder {
         let mut report = report(&replayed, seconds, verified);
         report.topic_partitions = self.store.topic_partitions()?.len() as u64;
         Ok((replayed, report))
+    }
+
+    /// Rebuilds the state of a moment, or the last, from the snapshots before it.
+    ///
+    /// # Errors
+    /// A record that is read is not sound, or there is none at the moment.
+    pub fn state(&self, until: Option<Moment>) -> Result<Replayed, ReplayError> {
+        let until = self.until(until)?;
+        self.refuse_before(until)?;
+        let bar = progress_bar(replay::records_max(&self.store, until)?);
+        let replayed = replay::state(&self.store, &self.hash, until, &|records| bar.inc(records));
+        bar.finish_and_clear();
+        Ok(replayed?)
     }
 
     fn refuse_before(&self, until: Until) -> Result<(), ReplayError> {
