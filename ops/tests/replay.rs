@@ -52,7 +52,7 @@ fn check(
     until: Option<Moment>,
     expected: Result<(u64, u64, u64), &str>,
 ) -> Option<(Vec<Vec<u8>>, Report)> {
-    let replayed = Folder::open(folder).and_then(|folder| folder.replay(until, true));
+    let replayed = Folder::open(folder).and_then(|folder| folder.verify(until));
     match (replayed, expected) {
         (Ok((replayed, report)), Ok(expected)) => {
             let found = (report.flows, report.flows_opened, report.flows_closed);
@@ -61,6 +61,11 @@ fn check(
             let folder = Folder::open(folder).expect("it opened before");
             let sooner = folder.state(until).expect("a state");
             assert!(recorded::states(&sooner) == states, "{until:?}: snapshots lead elsewhere");
+            let (alone, summary) = folder.replay(until).expect("a state");
+            assert!(recorded::states(&alone) == states, "{until:?}: the order matters");
+            let read = |report: &Report| (report.records, report.bytes, report.last_time.clone());
+            let found = (summary.flows, summary.flows_opened, summary.flows_closed);
+            assert_eq!((read(&summary), found), (read(&report), expected), "{until:?}");
             Some((states, report))
         }
         (Err(error), Err(part)) => {
@@ -172,7 +177,7 @@ fn a_snapshot_that_is_not_what_its_records_come_to_is_named() {
     let last = world.keep_wrong_snapshot();
     drop(world);
     let replayed = Folder::open(folder.path())
-        .and_then(|folder| folder.replay(None, true))
+        .and_then(|folder| folder.verify(None))
         .expect("its records are sound");
     let verified = replayed.1.verified.expect("asked for");
     assert!(!verified.is_sound());

@@ -8,15 +8,17 @@
 //!
 //! A topic partition that has been trimmed begins at the snapshot behind which it was. So a moment
 //! can be rebuilt from the latest of these on; before it, some records of the others are read, and
-//! nobody is shown them as part of a whole. Who only wants the state of a moment begins with the
-//! latest snapshots before it ([`state`]).
+//! nobody is shown them as part of a whole.
+//!
+//! Who does not look on takes each topic partition by itself ([`state`]): without the merge, on as
+//! many processors as wanted, and from the latest snapshots before the moment if that is enough.
 
 pub mod verify;
 
 use crate::driver::{DriverLimits, DriverSetup};
 use crate::flow::{Slot, SlotLimits, SlotSetup};
 use crate::journal::store::{Records, Store};
-use crate::machine::Machine;
+use crate::machine::{Machine, MachineEvent};
 use crate::network::{Limits, Networks};
 use crate::recovery::{Recovery, RecoveryError};
 use crate::seam::{JournalError, Position, Snapshots};
@@ -30,6 +32,7 @@ use penstock_event_schema::id::{SlotId, Time};
 use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -142,6 +145,7 @@ pub fn replay(
     until: Until,
     watch: &mut dyn Watch,
 ) -> Result<Replayed, RecoveryError> {
+    refuse_others(store, hash)?;
     let mut replayed = Replayed::begin(store, hash)?;
     if let Some(since) = replayed.since {
         watch.begin(&replayed, since);
@@ -253,8 +257,19 @@ fn fresh_slot(hash: &SlotHash, number: u16) -> Slot {
     })
 }
 
-/// The state of a moment, and nothing shown on the way: each topic partition from its latest
-/// snapshot before the moment on, on all processors. `progress` hears of records as they are read.
+/// Where the state of a moment begins, and who makes it.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    /// At the first record of each topic partition, so that all are checked; else at its latest
+    /// snapshot before the moment.
+    pub all_records: bool,
+    /// So many topic partitions at a time.
+    pub threads: usize,
+    /// Hears of records as they are read.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// The state of a moment, and nothing shown on the way: each topic partition by itself.
 ///
 /// # Errors
 /// The store cannot be read, or its records do not make a state; the error names the record.
@@ -262,22 +277,29 @@ pub fn state(
     store: &Store,
     hash: &SlotHash,
     until: Until,
-    progress: &(dyn Fn(u64) + Sync),
+    how: How<'_>,
 ) -> Result<Replayed, RecoveryError> {
+    refuse_others(store, hash)?;
     let since = since(store, hash)?;
     let of_slot = |number| {
         let fresh = || fresh_slot(hash, number);
-        advance_to(store, slot(number), fresh, until, progress)
+        advance_to(store, slot(number), fresh, until, how, |event, progress| match event {
+            FlowEvent::FlowOpened(_) => progress.opened += 1,
+            FlowEvent::FlowClosed(_) => progress.closed += 1,
+            FlowEvent::ReverseBound(_)
+            | FlowEvent::FlowIntervened(_)
+            | FlowEvent::ReverseReleased(_) => {}
+        })
     };
-    let (networks, mut all) = advance_to(store, NETWORKS, fresh_networks, until, progress)?;
+    let (networks, mut all) =
+        advance_to(store, NETWORKS, fresh_networks, until, how, |_: &NetworkEvent, _| {})?;
     let next = AtomicU16::new(0);
     let some = || -> Result<Vec<_>, RecoveryError> {
         let numbers = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < hash.slots());
         std::iter::from_fn(numbers).map(|number| Ok((number, of_slot(number)?))).collect()
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut found = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
+        let running: Vec<_> = (0..how.threads.max(1)).map(|_| scope.spawn(some)).collect();
         let mut found = Vec::new();
         for thread in running {
             let part = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -294,41 +316,61 @@ pub fn state(
     Ok(Replayed { networks, slots, progress: all, since })
 }
 
-/// One topic partition at a moment, from its latest snapshot of the moment's past on.
+/// One topic partition at a moment.
 fn advance_to<M: Machine>(
     store: &Store,
     at: TopicPartition,
     fresh: impl Fn() -> M,
     until: Until,
-    progress: &(dyn Fn(u64) + Sync),
+    how: How<'_>,
+    see: impl Fn(&<M::Event as MachineEvent>::Recorded, &mut Progress),
 ) -> Result<(Recovery<M>, Progress), RecoveryError> {
     let (first, mut heads) = usable(store, at)?;
-    let is_past = |head: &Head| until.includes(at, head.position.seq, head.position.time);
     // A trimmed topic partition cannot do without one, so the oldest has to do.
     let oldest = heads.first().filter(|_| first > Seq(1)).cloned();
-    heads.retain(is_past);
+    let is_past = |head: &Head| until.includes(at, head.position.seq, head.position.time);
+    heads.retain(|head| !how.all_records && is_past(head));
     heads.reverse();
     if heads.is_empty() {
         heads.extend(oldest);
     }
     let mut recovery = begin(store, at, first, heads, fresh)?;
-    let mut records = store.records_from(at, recovery.position().seq.next());
     let mut read = Progress { last: recovery.position().time, ..Progress::default() };
-    while let Some((seq, bytes)) = records.record()? {
-        let envelope = RecordView::new(bytes).and_then(|view| view.envelope());
-        if envelope.is_ok_and(|envelope| !until.includes(at, seq, envelope.time)) {
-            break;
+    let mut outcome = Ok(());
+    store.read(at, recovery.position().seq.next(), &mut |bytes| {
+        let parsed = RecordView::new(bytes).and_then(|view| Ok((view, view.envelope()?)));
+        let Ok((view, envelope)) = parsed else {
+            // Says what is wrong with it, and where.
+            outcome = recovery.take(bytes);
+            return ControlFlow::Break(());
+        };
+        if !until.includes(at, envelope.seq, envelope.time) {
+            return ControlFlow::Break(());
         }
-        recovery.take(bytes)?;
+        outcome = recovery.take_read(&envelope, &view, |event| see(event, &mut read));
         read.records += 1;
         read.bytes += bytes.len() as u64;
-        read.last = recovery.position().time;
+        read.last = read.last.max(envelope.time);
         if read.records.is_multiple_of(PROGRESS_RECORDS) {
-            progress(PROGRESS_RECORDS);
+            (how.progress)(PROGRESS_RECORDS);
         }
-        records.advance();
+        if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    outcome.map(|()| (recovery, read))
+}
+
+/// Topic partitions that are none of the folder's.
+fn refuse_others(store: &Store, hash: &SlotHash) -> Result<(), JournalError> {
+    let is_ours = |at: &TopicPartition| {
+        *at == NETWORKS || at.topic == Topic::Flow && at.number < hash.slots()
+    };
+    match store.topic_partitions()?.into_iter().find(|at| !is_ours(at)) {
+        None => Ok(()),
+        Some(at) => {
+            let error = format!("the folder's identity.json says {} slots", hash.slots());
+            Err(JournalError::Damaged { record: at.to_string(), error })
+        }
     }
-    Ok((recovery, read))
 }
 
 impl Replayed {
@@ -427,10 +469,6 @@ impl<'a> Merge<'a> {
     fn new(store: &'a Store, begun: &Replayed, until: Until) -> Result<Merge<'a>, JournalError> {
         let slots = begun.slots.len() as u16;
         let places: Vec<_> = std::iter::once(NETWORKS).chain((0..slots).map(slot)).collect();
-        if let Some(at) = store.topic_partitions()?.into_iter().find(|at| !places.contains(at)) {
-            let error = format!("the folder's identity.json says {slots} slots");
-            return Err(JournalError::Damaged { record: at.to_string(), error });
-        }
         let from = |(stream, at)| store.records_from(at, begun.position(stream).seq.next());
         let streams: Vec<_> = places.into_iter().enumerate().map(from).collect();
         let heads = streams.iter().map(|_| None).collect();

@@ -12,7 +12,7 @@ use crate::lab::Error;
 use crate::node::hosts::StartError;
 use crate::node::tier::Tier;
 use penstock_actors::journal::store::Store;
-use penstock_actors::replay::{self, Progress, Until, Watch};
+use penstock_actors::replay::{self, How, Until};
 use penstock_actors::retention::Retention;
 use penstock_actors::seam::JournalError;
 use penstock_event_schema::codec::JournalEvent;
@@ -22,6 +22,7 @@ use std::fs;
 use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Flows that are alive at a time.
@@ -52,11 +53,12 @@ pub(super) fn run(rounds: u32, records: u64) -> Result<Outcome, Error> {
         let begun = Instant::now();
         let parsed = parse(&store).map_err(failed("parse the records"))?;
         let peer = records as f64 / begun.elapsed().as_secs_f64();
-        let mut memory = Memory { quarter: records / 4, at_quarter: 0, last: 0 };
+        let memory = Memory { quarter: records / 4, ..Memory::default() };
+        let progress = |records| memory.look(records);
+        let how = How { all_records: true, threads: 1, progress: &progress };
         let begun = Instant::now();
         let hash = recorded::slot_hash();
-        let replayed =
-            replay::replay(&store, &hash, Until::End, &mut memory).map_err(failed("replay"))?;
+        let replayed = replay::state(&store, &hash, Until::End, how).map_err(failed("replay"))?;
         let rate = records as f64 / begun.elapsed().as_secs_f64();
         eprintln!("round {round}: {rate:.0} records/s replayed, {peer:.0} parsed");
         if (parsed, replayed.progress.records) != (records, records) {
@@ -66,7 +68,7 @@ pub(super) fn run(rounds: u32, records: u64) -> Result<Outcome, Error> {
         bytes = replayed.progress.bytes;
         ours.push(rate);
         peers.push(peer);
-        growths.push((memory.last as f64 - memory.at_quarter as f64) / 1e6);
+        growths.push(memory.growth() / 1e6);
     }
     let mut slowest = 0.0_f64;
     for sixteenth in MOMENTS {
@@ -74,8 +76,10 @@ pub(super) fn run(rounds: u32, records: u64) -> Result<Outcome, Error> {
         let begun = Instant::now();
         let until = Until::Time(moment(last));
         let hash = recorded::slot_hash();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let how = How { all_records: false, threads, progress: &|_| {} };
         let found =
-            replay::state(&store, &hash, until, &|_| {}).map_err(failed("replay to a moment"))?;
+            replay::state(&store, &hash, until, how).map_err(failed("replay to a moment"))?;
         let ms = begun.elapsed().as_secs_f64() * 1e3;
         let (read, flows) = (found.progress.records, found.flows_and_bindings().0);
         eprintln!("record {last} of {records}: {ms:.0} ms, {read} records read, {flows} flows");
@@ -130,21 +134,27 @@ fn parse(store: &Store) -> Result<u64, JournalError> {
     Ok(records)
 }
 
-/// Sees how much memory the process has.
+/// Sees how much memory the process has, at a quarter of the records and at the last look.
+#[derive(Default)]
 struct Memory {
     quarter: u64,
-    at_quarter: u64,
-    last: u64,
+    read: AtomicU64,
+    at_quarter: AtomicU64,
+    last: AtomicU64,
 }
 
-impl Watch for Memory {
-    fn progress(&mut self, progress: &Progress) {
-        if progress.records.is_multiple_of(1 << 16) || progress.records < self.quarter {
-            self.last = resident().unwrap_or(0);
+impl Memory {
+    fn look(&self, records: u64) {
+        let read = self.read.fetch_add(records, Ordering::Relaxed) + records;
+        let bytes = resident().unwrap_or(0);
+        self.last.store(bytes, Ordering::Relaxed);
+        if read <= self.quarter {
+            self.at_quarter.store(bytes, Ordering::Relaxed);
         }
-        if progress.records <= self.quarter {
-            self.at_quarter = self.last;
-        }
+    }
+
+    fn growth(&self) -> f64 {
+        self.last.load(Ordering::Relaxed) as f64 - self.at_quarter.load(Ordering::Relaxed) as f64
     }
 }
 

@@ -1,7 +1,7 @@
 //! `penstock replay`: what a data folder recorded.
 
 use super::exit::{Exit, Failure};
-use super::flow::{self, FlowOptions};
+use super::flow::{self, FlowOptions, FlowStep};
 use super::get::{self, GetOptions, What};
 use super::table::{self, count};
 use super::{Connection, Output, print};
@@ -9,7 +9,6 @@ use crate::moment::Moment;
 use crate::replay::{Folder, ReplayError, Report, Verified, WrongSnapshot};
 use crate::resource::show;
 use clap::{Args, Subcommand};
-use penstock_actors::replay::Replayed;
 use penstock_actors::seam::JournalError;
 use serde_json::json;
 use std::fmt::Write;
@@ -61,9 +60,9 @@ pub struct ReplayOptions {
 /// What can be asked about recorded state.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Question {
-    /// Show resources as they were
+    /// Show resources as they were (no directives, no node)
     Get(GetOptions),
-    /// Look at flows as they were
+    /// List or explain flows as they were
     Flow(FlowOptions),
 }
 
@@ -90,39 +89,39 @@ pub(super) fn replay(options: &ReplayOptions) -> Result<ExitCode, Failure> {
         let text = "error: a replay has no shards and no node; ask for a kind of resource or `all`";
         return Err(Failure::new(Exit::Usage, text));
     }
+    if let Some(Question::Flow(FlowOptions { step: FlowStep::Watch(_) })) = options.question {
+        let text = "error: nothing happens any more in what was recorded; ask with `flow explain`";
+        return Err(Failure::new(Exit::Usage, text));
+    }
     let folder = Folder::open(&options.data)?;
     // A summary is about every record, a question about a state.
-    let verified = match (&options.question, options.verify) {
-        (None, _) | (_, true) => {
-            let (replayed, report) = folder.replay(options.until, options.verify)?;
-            if options.question.is_some() {
-                answer(options, folder, replayed)?;
-            } else {
-                show_report(&report, options.output);
-            }
-            report.verified
+    let (replayed, report) = match (options.verify, &options.question) {
+        (true, _) => folder.verify(options.until).map(|(state, report)| (state, Some(report)))?,
+        (false, None) => {
+            folder.replay(options.until).map(|(state, report)| (state, Some(report)))?
         }
-        (Some(_), false) => {
-            let replayed = folder.state(options.until)?;
-            answer(options, folder, replayed)?;
-            None
-        }
+        (false, Some(_)) => (folder.state(options.until)?, None),
     };
+    let verified = report.as_ref().and_then(|report| report.verified.clone());
+    match (&options.question, report) {
+        (None, report) => report.iter().for_each(|report| show_report(report, options.output)),
+        (Some(question), report) => {
+            if let Some(report) = report {
+                eprint!("{}", report_text(&report));
+            }
+            let connection = Connection::Replay(folder.router(replayed, options.until)?);
+            match question {
+                Question::Get(options) => get::get(options, &connection)?,
+                Question::Flow(options) => flow::flow(options, &connection)?,
+            }
+        }
+    }
     let is_sound = verified.as_ref().is_none_or(Verified::is_sound);
     if is_sound {
         return Ok(ExitCode::SUCCESS);
     }
     let text = "error: records come to something else than was decided or kept";
     Err(Failure::new(Exit::Failed, text))
-}
-
-fn answer(options: &ReplayOptions, folder: Folder, replayed: Replayed) -> Result<(), Failure> {
-    let connection = Connection::Replay(folder.router(replayed, options.until)?);
-    match &options.question {
-        None => Ok(()),
-        Some(Question::Get(options)) => get::get(options, &connection),
-        Some(Question::Flow(options)) => flow::flow(options, &connection),
-    }
 }
 
 fn show_report(report: &Report, output: Output) {

@@ -66,10 +66,6 @@ impl Shown {
 
 /// Follows the flow until it is over.
 pub(super) fn watch(options: &FlowWatchOptions, connection: &Connection) -> Result<(), Failure> {
-    if matches!(connection, Connection::Replay(_)) {
-        let text = "error: nothing happens any more in what was recorded; use `flow explain`";
-        return Err(Failure::new(Exit::Usage, text));
-    }
     if options.output == Output::Yaml {
         let text = "error: --output: a stream has no YAML; write table or json";
         return Err(Failure::new(Exit::Usage, text));

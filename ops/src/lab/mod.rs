@@ -144,7 +144,7 @@ fn chosen(only: &[String]) -> Result<Vec<Row>, Error> {
     let known = ROWS.map(|row| row.name);
     for name in only {
         if !known.iter().any(|row| row.eq_ignore_ascii_case(name)) {
-            let output = format!("there is no such row; there are {}", known.join(", "));
+            let output = format!("there is no row `{name}`; there are {}", known.join(", "));
             return Err(Error::Command { command: format!("--only {name}"), output });
         }
     }
@@ -160,11 +160,13 @@ fn play_rows(site: &Site, subject: Subject, rows: &[Row]) -> Result<Scene, Error
     for row in rows {
         println!("{}: {}", row.name, row.about);
         scene.checks.begin(row.name);
+        let begun = Instant::now();
         match (row.run)(&mut scene) {
             Ok(()) => {}
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) => scene.checks.broken(error),
         }
+        println!("   {:.1} s", begun.elapsed().as_secs_f64());
     }
     // Without a node that answers there is nothing to show.
     drop(scene.remember());

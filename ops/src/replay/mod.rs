@@ -18,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use penstock_actors::journal::store::Store;
 use penstock_actors::recovery::RecoveryError;
 use penstock_actors::replay::verify::{Mismatch, Verify};
-use penstock_actors::replay::{self, Progress, RecordedState, Replayed, Until, Watch};
+use penstock_actors::replay::{self, How, Progress, RecordedState, Replayed, Until, Watch};
 use penstock_actors::seam::{JournalError, Snapshots};
 use penstock_event_schema::envelope::{Envelope, Record};
 use penstock_event_schema::epoch::Seq;
@@ -152,35 +152,27 @@ pub struct MismatchRow {
     pub recomputed: String,
 }
 
-/// Watches for the progress bar, and for the verification when there is one.
+/// Watches for the progress bar and the verification.
 struct Watcher<'a> {
     bar: ProgressBar,
-    verify: Option<Verify<'a>>,
+    verify: Verify<'a>,
 }
 
 impl Watch for Watcher<'_> {
     fn begin(&mut self, begun: &Replayed, since: Time) {
-        if let Some(verify) = &mut self.verify {
-            verify.begin(begun, since);
-        }
+        self.verify.begin(begun, since);
     }
 
     fn network(&mut self, envelope: &Envelope, event: &NetworkEvent) {
-        if let Some(verify) = &mut self.verify {
-            verify.network(envelope, event);
-        }
+        self.verify.network(envelope, event);
     }
 
     fn flow(&mut self, envelope: &Envelope, event: &FlowEvent) {
-        if let Some(verify) = &mut self.verify {
-            verify.flow(envelope, event);
-        }
+        self.verify.flow(envelope, event);
     }
 
     fn taken(&mut self, at: TopicPartition, seq: Seq, state: &dyn RecordedState) {
-        if let Some(verify) = &mut self.verify {
-            verify.taken(at, seq, state);
-        }
+        self.verify.taken(at, seq, state);
     }
 
     fn progress(&mut self, progress: &Progress) {
@@ -198,30 +190,12 @@ impl Folder {
         Ok(Folder { store, hash: identity::stored(folder)? })
     }
 
-    /// Reads every record up to a moment, or the last; with `verify`, makes all decisions again and
-    /// compares all snapshots.
+    /// Reads every record up to a moment, or the last, and checks it against the one before.
     ///
     /// # Errors
     /// A record is not sound, or there is none at the moment.
-    pub fn replay(
-        &self,
-        until: Option<Moment>,
-        verify: bool,
-    ) -> Result<(Replayed, Report), ReplayError> {
-        let until = self.until(until)?;
-        self.refuse_before(until)?;
-        let bar = progress_bar(replay::records_max(&self.store, until)?);
-        let verify = verify.then(|| Verify::new(&self.store, self.hash.clone())).transpose()?;
-        let mut watcher = Watcher { bar, verify };
-        let began = Instant::now();
-        let replayed = replay::replay(&self.store, &self.hash, until, &mut watcher);
-        let seconds = began.elapsed().as_secs_f64();
-        watcher.bar.finish_and_clear();
-        let replayed = replayed?;
-        let verified = watcher.verify.map(verified).transpose()?;
-        let mut report = report(&replayed, seconds, verified);
-        report.topic_partitions = self.store.topic_partitions()?.len() as u64;
-        Ok((replayed, report))
+    pub fn replay(&self, until: Option<Moment>) -> Result<(Replayed, Report), ReplayError> {
+        self.alone(until, true)
     }
 
     /// Rebuilds the state of a moment, or the last, from the snapshots before it.
@@ -229,12 +203,58 @@ impl Folder {
     /// # Errors
     /// A record that is read is not sound, or there is none at the moment.
     pub fn state(&self, until: Option<Moment>) -> Result<Replayed, ReplayError> {
+        self.alone(until, false).map(|(replayed, _)| replayed)
+    }
+
+    fn alone(
+        &self,
+        until: Option<Moment>,
+        all_records: bool,
+    ) -> Result<(Replayed, Report), ReplayError> {
         let until = self.until(until)?;
         self.refuse_before(until)?;
         let bar = progress_bar(replay::records_max(&self.store, until)?);
-        let replayed = replay::state(&self.store, &self.hash, until, &|records| bar.inc(records));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let how = How { all_records, threads, progress: &|records| bar.inc(records) };
+        let began = Instant::now();
+        let replayed = replay::state(&self.store, &self.hash, until, how);
+        let seconds = began.elapsed().as_secs_f64();
         bar.finish_and_clear();
-        Ok(replayed?)
+        let replayed = replayed?;
+        let report = self.report(&replayed, seconds, None)?;
+        Ok((replayed, report))
+    }
+
+    /// Reads every record up to a moment, or the last, in the order of time; makes all decisions
+    /// again and compares all snapshots.
+    ///
+    /// # Errors
+    /// A record is not sound, or there is none at the moment.
+    pub fn verify(&self, until: Option<Moment>) -> Result<(Replayed, Report), ReplayError> {
+        let until = self.until(until)?;
+        self.refuse_before(until)?;
+        let bar = progress_bar(replay::records_max(&self.store, until)?);
+        let verify = Verify::new(&self.store, self.hash.clone())?;
+        let mut watcher = Watcher { bar, verify };
+        let began = Instant::now();
+        let replayed = replay::replay(&self.store, &self.hash, until, &mut watcher);
+        let seconds = began.elapsed().as_secs_f64();
+        watcher.bar.finish_and_clear();
+        let replayed = replayed?;
+        let verified = verified(watcher.verify)?;
+        let report = self.report(&replayed, seconds, Some(verified))?;
+        Ok((replayed, report))
+    }
+
+    fn report(
+        &self,
+        replayed: &Replayed,
+        seconds: f64,
+        verified: Option<Verified>,
+    ) -> Result<Report, ReplayError> {
+        let mut report = report(replayed, seconds, verified);
+        report.topic_partitions = self.store.topic_partitions()?.len() as u64;
+        Ok(report)
     }
 
     fn refuse_before(&self, until: Until) -> Result<(), ReplayError> {
