@@ -12,7 +12,7 @@ use crate::seam::{Journal, JournalError, Position, Snapshots};
 use crate::snapshot::{Head, SnapshotError};
 use penstock_event_schema::codec::{CodecError, JournalEvent};
 use penstock_event_schema::envelope::{Envelope, EnvelopeError, RecordView};
-use penstock_event_schema::epoch::Seq;
+use penstock_event_schema::epoch::{Chain, Seq};
 use penstock_event_schema::id::Time;
 use penstock_event_schema::topic::TopicPartition;
 use std::ops::ControlFlow;
@@ -68,6 +68,27 @@ fn missing(expected: Seq, found: Seq) -> String {
     }
 }
 
+/// What shows records.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8]) -> ControlFlow<()>;
+
+/// The chain at record `seq`, when `read`, which shows records from that one on, has it.
+///
+/// # Errors
+/// As `read`.
+pub fn chain_of(
+    seq: Seq,
+    read: impl FnOnce(Visit<'_>) -> Result<(), JournalError>,
+) -> Result<Option<Chain>, JournalError> {
+    let mut found = None;
+    read(&mut |bytes| {
+        let view = RecordView::new(bytes).ok();
+        let is_it = |view: &RecordView<'_>| view.envelope().is_ok_and(|it| it.seq == seq);
+        found = view.filter(is_it).map(|view| view.chain);
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
+}
+
 /// Takes records one by one; see the module.
 pub struct Recovery<M: Machine> {
     machine: M,
@@ -87,17 +108,21 @@ impl<M: Machine> Recovery<M> {
     /// Begins with a snapshot.
     ///
     /// # Errors
-    /// It does not read, the machine does not know what is in it, or it stands for records after
-    /// `last`, the last one in the journal.
+    /// It does not read, the machine does not know what is in it, or it stands for other records
+    /// than the journal holds: `found` is the journal's chain at the snapshot's last record.
     pub fn from_snapshot(
         mut machine: M,
         setup: DriverSetup,
         kept: &(impl Snapshots + ?Sized),
         head: &Head,
-        last: Seq,
+        found: Option<Chain>,
     ) -> Result<Recovery<M>, SnapshotError> {
-        if head.position.seq > last {
-            return Err(SnapshotError::Ahead(head.position.seq));
+        match found {
+            None => return Err(SnapshotError::Ahead(head.position.seq)),
+            Some(chain) if chain != head.position.chain => {
+                return Err(SnapshotError::Foreign(head.position.seq));
+            }
+            Some(_) => {}
         }
         machine.restore(&kept.snapshot_state(setup.at, head)?)?;
         Ok(Recovery { machine, setup, position: head.position, void: 0, bytes: head.bytes })
@@ -115,11 +140,12 @@ impl<M: Machine> Recovery<M> {
     ) -> Result<Recovery<M>, JournalError> {
         let at = setup.at;
         let heads = journal.snapshot_heads(at)?;
-        let last = if heads.is_empty() { Seq(0) } else { journal.last(at)?.seq };
         let mut why = "there is none".to_owned();
         let mut begun = None;
         for (seq, head) in heads.into_iter().rev() {
-            let from = |head| Recovery::from_snapshot(fresh(), setup.clone(), journal, &head, last);
+            let found = chain_of(seq, |visit| journal.read(at, seq, visit))?;
+            let from =
+                |head| Recovery::from_snapshot(fresh(), setup.clone(), journal, &head, found);
             match head.and_then(from) {
                 Ok(recovery) => {
                     begun = Some(recovery);

@@ -60,6 +60,9 @@ pub enum SnapshotError {
     /// The records that it stands for are not all in the journal.
     #[error("it stands for record {0}, and the journal does not go that far")]
     Ahead(Seq),
+    /// The journal has other records than those that it stands for.
+    #[error("it stands for another record {0} than the journal holds")]
+    Foreign(Seq),
     /// The machine does not know what is in it.
     #[error(transparent)]
     State(#[from] crate::machine::RestoreError),

@@ -1,12 +1,8 @@
-//! What becomes of a packet, as a list: parse, sanity, directive lookup, (suspicion score),
-//! (partition gate), ops or miss, transmit.
+//! What becomes of a packet, as a list: parse, sanity, directive lookup, ops or miss, transmit.
 //!
 //! Plain packets of established flows go through in batches, see [`batch`](crate::batch).
 //! Everything else (a miss, ARP, fragments, ICMP, damage) takes the same list alone, as do frames
 //! that were put aside and come back.
-//!
-//! A score and the gate belong between lookup and ops: known flows score better, and a fenced
-//! partition lets them pass.
 
 use crate::cache::{Form, Key, State};
 use crate::nic::{Frame, FrameMemory, PortIndex};

@@ -1,4 +1,4 @@
-//! The acceptance rows on real namespaces with real clients: each test plays one row of the lab
+//! Rows of the lab on real namespaces with real clients: each test plays one row of the lab
 //! with the `penstock` binary, as an operator would.
 //!
 //! Needs root. The rows share the machine: the lab has a lock, and the next one waits for it.

@@ -217,6 +217,24 @@ fn files_are_short_and_say_what_they_are() {
 }
 
 #[test]
+fn every_metric_says_what_it_means() {
+    let tables = fs::read_to_string(root().join("ops/src/metrics.rs")).expect("the tables");
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for (name, text) in sources() {
+        for line in code(&text).lines().filter(|line| line.contains("!(\"penstock_")) {
+            let metric = line.split('"').nth(1).unwrap_or_default();
+            seen += 1;
+            if !tables.contains(&format!("    \"{metric}\" ")) {
+                found.push(format!("{name}: {metric}"));
+            }
+        }
+    }
+    assert!(seen > 20, "only {seen} metrics were found: this looks for the wrong thing");
+    check(&found, "write a line with help in METRICS or RECORDED (ops/src/metrics.rs)");
+}
+
+#[test]
 fn names_say_what_they_name() {
     let vague = [
         "util", "utils", "common", "types", "manager", "helper", "helpers", "misc", "service",

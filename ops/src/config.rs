@@ -415,9 +415,14 @@ fn journal_config(
     fields.finish(problems);
     let config =
         JournalConfig { retain_hours: hours?, retain_bytes_max: retained?, bytes_max: bytes? };
-    if config.retain_bytes_max > config.bytes_max {
-        let message = "asks to retain more in `retainBytesMax` than `bytesMax` lets in";
-        field.wrong(problems, message, "make `bytesMax` the larger of the two");
+    if config.retain_bytes_max > config.bytes_max / 2 {
+        let message = format!(
+            "has a `retainBytesMax` of {} and a `bytesMax` of {}: with snapshots, what is retained \
+             takes up to twice its room",
+            config.retain_bytes_max, config.bytes_max
+        );
+        let fix = "make `bytesMax` twice `retainBytesMax` or more";
+        field.wrong(problems, message, fix);
         return None;
     }
     Some(config)

@@ -1,4 +1,5 @@
-//! Metrics: one table says what there is; numbers come from the node's status at each scrape.
+//! Metrics: two tables say what there is: numbers from the node's status at each scrape, and those
+//! that are recorded where they arise.
 //!
 //! Nothing listens here. [`Metrics::scrape`] renders Prometheus text for whoever serves it.
 
@@ -14,12 +15,14 @@ pub enum MetricKind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// A distribution.
+    Histogram,
 }
 
 /// One metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// Its name; counters get `_total` behind it.
+    /// Its name; a counter's ends in `_total`.
     pub name: &'static str,
     /// What it is.
     pub kind: MetricKind,
@@ -70,6 +73,20 @@ pub const METRICS: &[Metric] = metric_table! {
     "penstock_journal_durable_total" Counter Count [] "Records on stable storage.";
 };
 
+/// All others: recorded where they arise, and shown from then on.
+pub const RECORDED: &[Metric] = metric_table! {
+    "penstock_journal_size_bytes" Gauge Bytes [] "Room that records and snapshots take.";
+    "penstock_journal_full" Gauge Count [] "1 while new flows are refused for want of room, else 0.";
+    "penstock_journal_trimmed_bytes_total" Counter Bytes [] "Records that were trimmed.";
+    "penstock_journal_records_total" Counter Count [] "Records written.";
+    "penstock_journal_bytes_total" Counter Bytes [] "Bytes of records written.";
+    "penstock_journal_writes_total" Counter Count [] "Writes to the journal, each of some records.";
+    "penstock_journal_sync_seconds" Histogram Seconds [] "How long bringing records to stable storage takes.";
+    "penstock_snapshots_total" Counter Count [] "Snapshots made.";
+    "penstock_snapshot_bytes_total" Counter Bytes [] "Bytes of snapshots made.";
+    "penstock_commands_overflowed_total" Counter Count [] "Commands that a driver had no room for.";
+};
+
 /// The recorder and its text form.
 #[derive(Clone)]
 pub struct Metrics {
@@ -113,12 +130,15 @@ impl Metrics {
 }
 
 fn describe() {
-    for metric in METRICS {
+    for metric in METRICS.iter().chain(RECORDED) {
         match metric.kind {
             MetricKind::Counter => {
                 metrics::describe_counter!(metric.name, metric.unit, metric.help)
             }
             MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
+            MetricKind::Histogram => {
+                metrics::describe_histogram!(metric.name, metric.unit, metric.help)
+            }
         }
     }
 }

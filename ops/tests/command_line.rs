@@ -78,7 +78,7 @@ fn arguments() {
     check("lab exec client1", Err("COMMAND"));
     check("bench nic --json --rounds 5", Ok("bench: Nic, json: true, rounds: 5"));
     check("bench recover --full", Ok("bench: Recover, json: false, rounds: 3, full: true"));
-    check("bench nic --rounds 0", Err("0 is not in 1..=100"));
+    check("bench nic --rounds 0", Err("0 is not in 3..=100"));
     check("detach --run-directory /r", Ok("run_directory: \"/r\""));
     check("completions bash", Ok("shell: Bash"));
 }

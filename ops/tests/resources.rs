@@ -434,7 +434,7 @@ fn configuration_files() {
     check(
         "ports: [a]\njournal: {retainBytesMax: 2097152, bytesMax: 1048576}\n",
         &[
-            "n.yaml:2:10: journal: asks to retain more in `retainBytesMax` than `bytesMax` lets in; make `bytesMax` the larger of the two",
+            "n.yaml:2:10: journal: has a `retainBytesMax` of 2097152 and a `bytesMax` of 1048576: with snapshots, what is retained takes up to twice its room; make `bytesMax` twice `retainBytesMax` or more",
         ],
     );
     check("", &["n.yaml:1:1: is empty; write at least `ports: [eth1]`"]);

@@ -2,7 +2,7 @@
 //!
 //! Each intervention acts once per flow. Conditions are looked at when a report is taken in, and
 //! at the flow's timer where they wait for a time; so an intervention comes at most one report
-//! after its condition is met. What has acted is recorded, so that a restart does not forget it.
+//! after its condition is met, and a rate is known after a second. What has acted is recorded, so that a restart does not forget it.
 
 use super::protocol::SlotLimits;
 use super::record::Flow;

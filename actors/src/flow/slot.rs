@@ -11,7 +11,7 @@ use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
 use crate::deliberate::{Fault, is};
-use crate::machine::{Commit, Context, Machine, RestoreError, entries};
+use crate::machine::{Commit, Context, Machine, MachineEvent, RestoreError, entries};
 use crate::network::TargetEnd;
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{
@@ -433,10 +433,7 @@ impl Machine for Slot {
     }
 
     fn commit(&self, event: &Event) -> Commit {
-        match event {
-            Event::Recorded(_) | Event::Reopened { .. } => Commit::Quorum,
-            _ => Commit::Volatile,
-        }
+        if event.recorded().is_some() { Commit::Quorum } else { Commit::Volatile }
     }
 
     fn evolve(&mut self, event: &Event, at: Time) {

@@ -9,7 +9,7 @@ use super::commit::Commit;
 use super::store::Store;
 use crate::driver::{DriverLimits, DriverSetup};
 use crate::machine::Machine;
-use crate::recovery::{Recovery, RecoveryError};
+use crate::recovery::{Recovery, RecoveryError, chain_of};
 use crate::retention::{Goes, Retention, goes};
 use crate::seam::{Journal, JournalError, Position, Snapshots};
 use crate::snapshot::Head;
@@ -42,7 +42,8 @@ impl Default for Pace {
 /// See the module.
 pub struct Archive {
     commit: Arc<Commit>,
-    /// Bytes that were trimmed and still take room.
+    /// Bytes that were trimmed and still take room; never 0 before the first compaction, since
+    /// earlier runs may have left some.
     garbage: u64,
 }
 
@@ -79,11 +80,32 @@ impl Archive {
         if let Err(error) = commit.store().merge_files() {
             tracing::warn!(%error, "the store's files are not merged, and a replay gets slower");
         }
-        Archive { commit, garbage: 0 }
+        let archive = Archive { commit, garbage: 1 };
+        if let Err(error) = archive.forget_foreign() {
+            tracing::warn!(%error, "snapshots that are not of this journal could not be removed");
+        }
+        archive
     }
 
     fn store(&self) -> &Store {
         self.commit.store()
+    }
+
+    /// Takes away the newest snapshots that stand for other records than the journal holds, as
+    /// when its end was lost: newer records would not follow them.
+    fn forget_foreign(&self) -> Result<(), JournalError> {
+        for at in self.store().topic_partitions()? {
+            for head in heads(self.store(), at)?.iter().rev() {
+                let seq = head.position.seq;
+                let found = chain_of(seq, |visit| self.store().read(at, seq, visit))?;
+                if found == Some(head.position.chain) {
+                    break;
+                }
+                tracing::warn!(%at, record = %seq, "a snapshot of other records is removed");
+                self.store().trim(at, None, &[seq])?;
+            }
+        }
+        Ok(())
     }
 
     /// How far the newest snapshot of a topic partition is behind.
@@ -152,11 +174,12 @@ impl Archive {
         }
         let mut done = Trimmed::default();
         let each = places.into_iter().zip(&kept).zip(goes(&kept, retention, now));
-        for ((at, (heads, _)), Goes { mut before, snapshots, bytes }) in each {
+        for ((at, (heads, _)), Goes { before, snapshots, bytes }) in each {
             if let Some(cut) = before
                 && !self.covers(at, heads, cut)
             {
-                before = None;
+                // Older ones may be all that reads.
+                continue;
             }
             if before.is_none() && snapshots.is_empty() {
                 continue;

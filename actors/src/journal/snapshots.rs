@@ -1,11 +1,12 @@
-//! Snapshots in a data folder: column family `snapshots`, key
-//! `topic number (1) | topic partition (2) | seq (8) | part (4)`, big endian. Part 0 is the head,
-//! written last; the others are the state in pieces, so that no write holds up records.
+//! Snapshots in a data folder: column family `snapshots`, keys
+//! `topic number (1) | topic partition (2) | seq (8) | part (4)`, big endian, for the state in
+//! pieces, so that no write holds up records; and for the head, which is written last, the same
+//! with the topic number's highest bit and without a part: all heads are read without the states.
 //!
 //! They are not in the log, which would be written twice and hold up records: a snapshot counts
 //! once it has been flushed. It stands for records that are on stable storage.
 
-use super::store::{KEY_SIZE, Store, end, key, seq_of, store_error, write_options};
+use super::store::{KEY_SIZE, Store, key, seq_of, store_error, write_options};
 use crate::seam::{JournalError, Position, SnapshotHeads, Snapshots};
 use crate::snapshot::{Head, SnapshotError};
 use penstock_event_schema::epoch::Seq;
@@ -29,7 +30,19 @@ pub(super) fn options() -> Options {
     options.set_disable_auto_compactions(true);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(MEMTABLE_BYTES);
+    // What slows down this family would slow down records: there is one such brake for a store.
+    options.set_max_write_buffer_number(8);
+    options.set_level_zero_slowdown_writes_trigger(1 << 20);
+    options.set_level_zero_stop_writes_trigger(1 << 20);
+    options.set_soft_pending_compaction_bytes_limit(0);
+    options.set_hard_pending_compaction_bytes_limit(0);
     options
+}
+
+fn head_key(at: TopicPartition, seq: Seq) -> [u8; KEY_SIZE] {
+    let mut head = key(at, seq);
+    head[0] |= 0x80;
+    head
 }
 
 fn part_key(at: TopicPartition, seq: Seq, part: u32) -> [u8; KEY_SIZE + 4] {
@@ -64,15 +77,17 @@ impl Store {
         self.sync()?;
         let mut options = write_options(false);
         options.disable_wal(true);
-        let write = |part: u32, piece: &[u8]| {
+        let write = |key: &[u8], piece: &[u8]| {
             let mut batch = WriteBatch::default();
-            batch.put_cf(self.snapshots(), part_key(at, position.seq, part), piece);
+            batch.put_cf(self.snapshots(), key, piece);
             self.db.write_opt(batch, &options).map_err(|error| store_error(&error))
         };
+        // Of a snapshot that was not finished some pieces may be left.
+        self.trim(at, None, &[position.seq])?;
         for (part, piece) in (1..).zip(state.chunks(PIECE)) {
-            write(part, piece)?;
+            write(part_key(at, position.seq, part).as_slice(), piece)?;
         }
-        write(0, &Head::new(position, bytes, state).to_bytes())
+        write(&head_key(at, position.seq), &Head::new(position, bytes, state).to_bytes())
     }
 
     /// Has the snapshots kept so far count.
@@ -98,6 +113,7 @@ impl Store {
         for seq in snapshots {
             let family = self.snapshots();
             batch.delete_range_cf(family, part_key(at, *seq, 0), part_key(at, seq.next(), 0));
+            batch.delete_cf(family, head_key(at, *seq));
         }
         if let Some(first) = first {
             batch.delete_range_cf(self.journal(), key(at, Seq(0)), key(at, first));
@@ -136,17 +152,14 @@ impl Snapshots for Store {
         let Some(family) = self.snapshot_family() else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(end(at));
-        let mut parts = self.db.raw_iterator_cf_opt(family, options);
-        parts.seek(key(at, Seq(0)));
-        while let Some((stored, bytes)) = parts.item() {
-            let seq = seq_of(stored);
-            if stored.ends_with(&[0; 4]) {
-                found.push((seq, Head::from_bytes(bytes)));
-            }
-            parts.seek(key(at, seq.next()));
+        options.set_iterate_upper_bound(head_key(at, Seq(u64::MAX)));
+        let mut heads = self.db.raw_iterator_cf_opt(family, options);
+        heads.seek(head_key(at, Seq(0)));
+        while let Some((stored, bytes)) = heads.item() {
+            found.push((seq_of(stored), Head::from_bytes(bytes)));
+            heads.next();
         }
-        parts.status().map_err(|error| store_error(&error))?;
+        heads.status().map_err(|error| store_error(&error))?;
         Ok(found)
     }
 

@@ -20,7 +20,7 @@ use crate::flow::{Slot, SlotLimits, SlotSetup};
 use crate::journal::store::{Records, Store};
 use crate::machine::{Machine, MachineEvent};
 use crate::network::{Limits, Networks};
-use crate::recovery::{Recovery, RecoveryError};
+use crate::recovery::{Recovery, RecoveryError, chain_of};
 use crate::seam::{JournalError, Position, Snapshots};
 use crate::snapshot::Head;
 use penstock_event_schema::envelope::{Envelope, RecordView};
@@ -225,13 +225,13 @@ fn begin<M: Machine>(
     heads: Vec<Head>,
     fresh: impl Fn() -> M,
 ) -> Result<Recovery<M>, JournalError> {
-    let last = if heads.is_empty() { Seq(0) } else { store.last(at)?.seq };
     let mut why = "there is none".to_owned();
     for head in heads {
-        match Recovery::from_snapshot(fresh(), setup(at), store, &head, last) {
+        let seq = head.position.seq;
+        let found = chain_of(seq, |visit| store.read(at, seq, visit))?;
+        match Recovery::from_snapshot(fresh(), setup(at), store, &head, found) {
             Ok(recovery) => return Ok(recovery),
             Err(error) => {
-                let seq = head.position.seq;
                 tracing::warn!(%at, record = %seq, %error, "a snapshot is passed over");
                 why = format!("that of record {seq}: {error}");
             }
@@ -335,6 +335,12 @@ fn advance_to<M: Machine>(
         heads.extend(oldest);
     }
     let mut recovery = begin(store, at, first, heads, fresh)?;
+    let Position { seq, time, .. } = recovery.position();
+    if seq > Seq(0) && !until.includes(at, seq, time) {
+        let why = "those that can be used are of a later moment".to_owned();
+        let folder = store.folder.clone();
+        return Err(JournalError::Trimmed { folder, at, first, why }.into());
+    }
     let mut read = Progress { last: recovery.position().time, ..Progress::default() };
     let mut outcome = Ok(());
     store.read(at, recovery.position().seq.next(), &mut |bytes| {
@@ -387,7 +393,8 @@ impl Replayed {
         }
         let begins = slots.iter().map(Recovery::position).chain([networks.position()]);
         let since = begins.filter(|begin| begin.seq > Seq(0)).map(|begin| begin.time).max();
-        Ok(Replayed { networks, slots, progress: Progress::default(), since })
+        let progress = Progress { last: since.unwrap_or_default(), ..Progress::default() };
+        Ok(Replayed { networks, slots, progress, since })
     }
 
     fn position(&self, stream: usize) -> Position {

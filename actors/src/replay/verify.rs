@@ -1,10 +1,11 @@
 //! Holds every recorded decision against what it comes to when it is made again, and every
 //! snapshot against the state that its records come to.
 
-use super::{NETWORKS, RecordedState, Replayed, Watch};
+use super::{NETWORKS, RecordedState, Replayed, Until, Watch};
 use crate::decision::recompute::{Difference, Recomputation};
 use crate::journal::store::Store;
-use crate::seam::{JournalError, Snapshots};
+use crate::recovery::chain_of;
+use crate::seam::{JournalError, Position, Snapshots};
 use crate::snapshot::Head;
 use penstock_event_schema::codec::JournalEvent;
 use penstock_event_schema::envelope::{Envelope, Record};
@@ -21,8 +22,6 @@ use std::ops::ControlFlow;
 /// A decision may follow objects that were exchanged up to this long before its record: an
 /// opening lasts a second at most, and a change reaches the decision node after its own record.
 const LAG_MS: u64 = 2_000;
-/// Changes that a decision may not have followed yet, at most.
-const RECENT_MAX: usize = 16;
 /// Mismatches that are kept; all are counted.
 const MISMATCHES_MAX: usize = 1_000;
 
@@ -58,6 +57,8 @@ pub struct Verify<'a> {
     ahead: BTreeMap<(TopicPartition, Seq), Head>,
     /// Snapshots that were held, byte for byte, against what the records before them come to.
     pub snapshots: u64,
+    /// Snapshots with which a trimmed journal begins: nothing is there to compare them with.
+    pub read_only: u64,
     /// Those that hold something else, or do not read: their last records, and what is wrong.
     pub wrong_snapshots: Vec<(String, String)>,
     /// Why older objects could not be read, if so.
@@ -73,6 +74,7 @@ impl<'a> Verify<'a> {
         let mut verify = Verify {
             ahead: BTreeMap::new(),
             snapshots: 0,
+            read_only: 0,
             wrong_snapshots: Vec::new(),
             store,
             objects: Recomputation::new(hash.clone()),
@@ -94,6 +96,28 @@ impl<'a> Verify<'a> {
             }
         }
         Ok(verify)
+    }
+
+    /// Looks at the snapshots that the replay has not come to: those before its beginning and its
+    /// very first ones can only be read, and none may stand behind the last record.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn finish(&mut self, until: Until) -> Result<(), JournalError> {
+        for ((at, seq), head) in std::mem::take(&mut self.ahead) {
+            let Position { time, .. } = head.position;
+            if !until.includes(at, seq, time) {
+                continue;
+            }
+            self.read_only += 1;
+            let found = chain_of(seq, |visit| self.store.read(at, seq, visit))?;
+            if found != Some(head.position.chain) {
+                self.wrong_snapshot(at, seq, "the journal has no such record".into());
+            } else if let Err(error) = self.store.snapshot_state(at, &head) {
+                self.wrong_snapshot(at, seq, error.to_string());
+            }
+        }
+        Ok(())
     }
 
     fn wrong_snapshot(&mut self, at: TopicPartition, seq: Seq, what: String) {
@@ -157,7 +181,7 @@ impl Watch for Verify<'_> {
     fn network(&mut self, envelope: &Envelope, event: &NetworkEvent) {
         self.objects.follow(event);
         self.recent.push_back((envelope.seq, envelope.time));
-        if self.recent.len() > RECENT_MAX {
+        while self.recent.front().is_some_and(|(_, at)| envelope.time.ms_since(*at) > LAG_MS) {
             self.recent.pop_front();
         }
     }

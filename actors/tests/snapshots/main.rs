@@ -14,7 +14,7 @@ use penstock_actors::journal::store::StoreLimits;
 use penstock_actors::recovery::RecoveryError;
 use penstock_actors::retention::Retention;
 use penstock_actors::seam::JournalError;
-use penstock_event_schema::epoch::Seq;
+use penstock_event_schema::epoch::{Epoch, Seq};
 use penstock_event_schema::id::Time;
 use std::path::Path;
 use tempfile::TempDir;
@@ -130,7 +130,10 @@ fn spoil(folder: &Path, seq: u64, part: u32, change: fn(&mut Vec<u8>)) {
     let mut key = vec![AT.topic.number()];
     key.extend(AT.number.to_be_bytes());
     key.extend(seq.to_be_bytes());
-    key.extend(part.to_be_bytes());
+    match part {
+        0 => key[0] |= 0x80,
+        part => key.extend(part.to_be_bytes()),
+    }
     let mut bytes = db.get_cf(family, &key).unwrap().expect("there is such a part");
     change(&mut bytes);
     db.put_cf(family, &key, bytes).unwrap();
@@ -188,6 +191,24 @@ fn nothing_is_trimmed_behind_a_snapshot_that_does_not_read() {
 }
 
 #[test]
+fn what_does_not_read_takes_no_older_snapshot_with_it() {
+    let (folder, mut history) = archived(2, true);
+    let journal = open(folder.path());
+    history.write(&journal, 50);
+    let archive = journal.archive();
+    archive.snapshot(AT, fresh).unwrap();
+    archive.flush().unwrap();
+    drop((journal, archive));
+    spoil(folder.path(), 100, 1, |bytes| bytes[99] ^= 1);
+    let journal = open(folder.path());
+    let trimmed = journal.archive().trim(&NOTHING, history.position.time).unwrap();
+    assert_eq!(trimmed.bytes, 0);
+    drop(journal);
+    spoil(folder.path(), 170, 1, |bytes| bytes[99] ^= 1);
+    check(folder.path(), &history, "only the oldest reads");
+}
+
+#[test]
 fn a_snapshot_of_more_than_the_journal_holds_is_passed_over() {
     let (folder, _) = archived(2, false);
     {
@@ -201,6 +222,20 @@ fn a_snapshot_of_more_than_the_journal_holds_is_passed_over() {
     }
     let driver = recover(folder.path()).unwrap();
     assert_eq!(driver.position().seq, Seq(80));
+    // Nor is it in the way of what comes to stand where its records were.
+    let mut history = History::new(7);
+    let scratch = tempfile::tempdir().unwrap();
+    history.write(&open(scratch.path()), 80);
+    assert_eq!(history.position.chain, driver.position().chain, "the same seed, the same records");
+    history.position.epoch = Epoch(2);
+    let journal = open(folder.path());
+    history.write(&journal, 60);
+    check(folder.path(), &history, "behind a snapshot of other records");
+    let archive = journal.archive();
+    assert_eq!(archive.snapshot(AT, fresh).unwrap(), Some(history.position));
+    archive.flush().unwrap();
+    drop(journal);
+    check(folder.path(), &history, "a snapshot of its own");
 }
 
 #[test]

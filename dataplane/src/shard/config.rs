@@ -63,7 +63,7 @@ pub struct ShardConfig {
 }
 
 impl Default for ShardConfig {
-    /// A shard for about a million directions; it takes about 100 MB once they are there.
+    /// A shard for about a million directions; it takes about 170 MB from the start.
     fn default() -> Self {
         ShardConfig {
             shard: ShardId(0),

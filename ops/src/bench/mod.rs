@@ -21,9 +21,6 @@ use crate::lab::Error;
 use report::Figure;
 use std::process::ExitCode;
 
-/// The fewest rounds: a median of fewer is none.
-const ROUNDS_MIN: u32 = 3;
-
 /// What a benchmark came to.
 struct Outcome {
     figures: Vec<Figure>,
@@ -33,7 +30,7 @@ struct Outcome {
 
 /// Does what `options` ask for. To be called outside of an asynchronous runtime.
 pub fn run(options: Options) -> ExitCode {
-    let rounds = options.rounds.max(ROUNDS_MIN);
+    let rounds = options.rounds;
     let result = match options.bench {
         Bench::Pipeline => Ok(pipeline::run(rounds)),
         Bench::Nic => nic::run(rounds),

@@ -18,7 +18,7 @@ pub struct Options {
     #[arg(long)]
     pub json: bool,
     /// How often subject and peer take turns; medians are shown.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=100))]
     pub rounds: u32,
     /// With `recover` a million flows instead of a hundred thousand, with `replay` ten million
     /// records instead of a million; takes minutes, and some gigabytes of the temporary folder.

@@ -34,8 +34,8 @@ pub enum FlowStep {
 /// Which flow, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 #[command(after_help = "\
-The flow is named as for `penstock flow explain`. When there is none yet, it is waited for; when it
-is over, the command ends. A line is shown for each of its records, and for each change of its state
+The flow is named as for `penstock flow explain`. When nothing is known of it, it is waited for;
+when it is over, also before it was asked for, the command ends. A line is shown for each of its records, and for each change of its state
 or of what it has carried, as shards report it.
 
 Examples:

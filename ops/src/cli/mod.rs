@@ -31,7 +31,7 @@ use std::process::ExitCode;
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "penstock", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// The socket of the node to talk to.
+    /// The socket of the node to ask; `node`, `lab`, `bench` and `replay` do not use it.
     #[arg(long, global = true, value_name = "PATH", env = "PENSTOCK_SOCKET",
           default_value_os_t = Path::new(RUN_DIRECTORY).join(API_SOCKET))]
     pub socket: PathBuf,
@@ -100,7 +100,7 @@ pub enum Output {
     Table,
     /// For programs.
     Json,
-    /// To apply again.
+    /// For programs; of resources, to apply again.
     Yaml,
 }
 

@@ -177,8 +177,9 @@ fn verified_text(verified: &Verified) -> String {
     }
     writeln!(
         out,
-        "snapshots: {} compared, {} wrong",
+        "snapshots: {} compared, {} only read, {} wrong",
         count(verified.snapshots),
+        count(verified.snapshots_only_read),
         count(verified.wrong_snapshots.len() as u64)
     )
     .expect("writing to a String succeeds");

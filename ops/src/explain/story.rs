@@ -126,11 +126,21 @@ impl Story {
         let requirement = catalog.requirement(directive.requirement);
         let part =
             |of: fn(&FlowOpened) -> &str| opened.map(|o| of(o).to_owned()).unwrap_or_default();
-        let choices = opened.map(|opened| opened.choices.clone()).unwrap_or_default();
-        let resources = opened.map(|opened| opened.resources.clone()).unwrap_or_default();
+        // A live flow outlives the record of its opening, when that is trimmed.
+        let live_or = |live_part: Option<String>, recorded: String| live_part.unwrap_or(recorded);
+        let tenant = live.as_ref().map(|flow| flow.tenant.clone());
+        let partition = live.as_ref().map(|flow| flow.partition.clone());
+        let choices = match (&live, opened) {
+            (Some(flow), _) => flow.choices.clone(),
+            (None, opened) => opened.map(|opened| opened.choices.clone()).unwrap_or_default(),
+        };
+        let resources = match (&live, opened) {
+            (Some(flow), _) => flow.resources.clone(),
+            (None, opened) => opened.map(|opened| opened.resources.clone()).unwrap_or_default(),
+        };
         Story {
-            tenant: part(|opened| &opened.tenant),
-            partition: part(|opened| &opened.partition),
+            tenant: live_or(tenant, part(|opened| &opened.tenant)),
+            partition: live_or(partition, part(|opened| &opened.partition)),
             network: network(directive.flow.network),
             egress: network(directive.egress),
             requirement: RequirementRow {
@@ -145,7 +155,10 @@ impl Story {
             choices,
             resources,
             trackers: opened.map(|opened| opened.trackers.clone()),
-            replicas: opened.map_or(0, |opened| opened.trackers.forward.len() as u16),
+            replicas: match (&live, opened) {
+                (Some(flow), _) => flow.replicas[0] as u16,
+                (None, opened) => opened.map_or(0, |opened| opened.trackers.forward.len() as u16),
+            },
             state: match (&live, closed) {
                 (Some(flow), _) => flow.state_name().into(),
                 (None, Some(_)) => "closed".into(),

@@ -85,7 +85,7 @@ struct Work {
     pace: Pace,
     trimmed: Instant,
     /// Why new flows are refused, if they are.
-    full: Option<String>,
+    full: Option<Full>,
     /// The last round has failed.
     failed: bool,
     stopping: Arc<AtomicBool>,
@@ -122,6 +122,11 @@ impl Work {
 
     fn round(&mut self) -> Result<(), RecoveryError> {
         self.watch()?;
+        if let Some(Full::Disk(_)) = self.full {
+            // Nothing that takes room, not even for a while.
+            self.archive.trim(&self.retention, self.hosts.clock.now())?;
+            return Ok(());
+        }
         let mut made = false;
         for place in self.hosts.places() {
             let behind = self.archive.behind(place.at())?;
@@ -138,7 +143,11 @@ impl Work {
         if self.trimmed.elapsed() >= TRIM_PERIOD || self.full.is_some() {
             self.trimmed = Instant::now();
             self.archive.trim(&self.retention, self.hosts.clock.now())?;
-            self.archive.compact(self.full.is_some())?;
+            // What is merged is written anew before the old goes.
+            let size = self.archive.size()?;
+            if self.free().is_none_or(|free| free > size + DISK_RESERVE) {
+                self.archive.compact(self.full.is_some())?;
+            }
         }
         Ok(())
     }
@@ -163,20 +172,18 @@ impl Work {
     /// Has new flows refused while there is no room for their records.
     fn watch(&mut self) -> Result<(), JournalError> {
         let bytes = self.archive.size()?;
-        metrics::gauge!("penstock_journal_bytes").set(bytes as f64);
+        metrics::gauge!("penstock_journal_size_bytes").set(bytes as f64);
         let why = self.why_full(bytes);
         metrics::gauge!("penstock_journal_full").set(f64::from(u8::from(why.is_some())));
         match (&why, &self.full) {
-            (Some(why), None) => tracing::error!(
+            (Some(Full::Limit(why) | Full::Disk(why)), None) => tracing::error!(
                 "{why}: known flows go on, new ones are refused until there is room"
             ),
             (None, Some(_)) => tracing::info!("there is room again: new flows are taken"),
             _ => {}
         }
-        // Repeated while it lasts: a host that was started anew does not know.
-        if (why.is_some() || self.full.is_some())
-            && let Some(slots) = self.hosts.wiring.slots()
-        {
+        // Each time: a host that was started anew, or had too much to do, does not know.
+        if let Some(slots) = self.hosts.wiring.slots() {
             let takes = why.is_none();
             let all = 0..u32::from(self.hosts.hash.slots());
             slots.send(all.map(|slot| (slot, flow::Command::TakeNewFlows(takes))).collect());
@@ -186,18 +193,36 @@ impl Work {
     }
 
     /// With a margin once it is full, so that it does not come and go.
-    fn why_full(&self, bytes: u64) -> Option<String> {
+    fn why_full(&self, bytes: u64) -> Option<Full> {
         let was_full = self.full.is_some();
-        let bytes_max = self.config.bytes_max;
-        if bytes >= if was_full { bytes_max - bytes_max / 16 } else { bytes_max } {
-            return Some(format!(
-                "the journal is at its limit, {bytes} bytes of `journal.bytesMax` {bytes_max}"
-            ));
-        }
-        let room = statvfs(&self.folder).ok()?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
         let reserve = if was_full { DISK_RESERVE * 2 } else { DISK_RESERVE };
-        let folder = self.folder.display();
-        (free < reserve).then(|| format!("the disk of {folder} is full, {free} bytes are left"))
+        if let Some(free) = self.free().filter(|free| *free < reserve) {
+            let folder = self.folder.display();
+            let why =
+                format!("the disk of {folder} is full, {free} bytes are left: free some of it");
+            return Some(Full::Disk(why));
+        }
+        let bytes_max = self.config.bytes_max;
+        let limit = if was_full { bytes_max - bytes_max / 16 } else { bytes_max };
+        (bytes >= limit).then(|| {
+            Full::Limit(format!(
+                "the journal is at its limit, {bytes} bytes of `journal.bytesMax` {bytes_max} \
+                 (raise it, or lower `journal.retainBytesMax`, and start the node again)"
+            ))
+        })
     }
+
+    /// Bytes left on the disk, where that is known.
+    fn free(&self) -> Option<u64> {
+        let room = statvfs(&self.folder).ok()?;
+        Some(room.f_bavail.saturating_mul(room.f_frsize))
+    }
+}
+
+/// Why there is no room.
+enum Full {
+    /// On the disk.
+    Disk(String),
+    /// By the configuration.
+    Limit(String),
 }

@@ -91,6 +91,7 @@ impl Actor for Supervisor {
         let (dataplane, _) =
             Dataplane::spawn_linked(None, Dataplane, arguments, cell.clone()).await?;
         hosts.wiring.set_dataplane(dataplane.clone());
+        hosts.wiring.publish_unhealthy(&catalog);
         let prober = start_prober(&hosts, catalog, cell).await?;
         let follower = dataplane.clone();
         tokio::spawn(underlay::follow(reader, changes, underlay.clone(), move |_, next| {

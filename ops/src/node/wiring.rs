@@ -130,7 +130,12 @@ impl Wiring {
         self.to_decision(events.map(|e| (ONLY, decision::Command::Configure(e))).collect());
         self.to_dataplane(DataplaneMessage::Catalog(Box::new(catalog.clone())));
         self.to_prober(ProberMessage::Catalog(Box::new(catalog.clone())));
-        // Who opened while a target was failing may have missed it.
+        self.publish_unhealthy(catalog);
+    }
+
+    /// Says to all slots which targets fail: who opened just then, or came back from a death
+    /// before it was said, has missed it.
+    pub fn publish_unhealthy(&self, catalog: &Catalog) {
         for event in catalog.snapshot() {
             if let NetworkEvent::TargetHealthChanged(changed) = event
                 && !changed.healthy

@@ -115,6 +115,9 @@ pub struct Verified {
     pub mismatches: Vec<MismatchRow>,
     /// Snapshots held, byte for byte, against what the records before them come to.
     pub snapshots: u64,
+    /// Snapshots with which a trimmed journal begins: they read, and nothing is there to compare
+    /// them with.
+    pub snapshots_only_read: u64,
     /// Those that hold something else, or do not read.
     pub wrong_snapshots: Vec<WrongSnapshot>,
 }
@@ -241,6 +244,7 @@ impl Folder {
         let seconds = began.elapsed().as_secs_f64();
         watcher.bar.finish_and_clear();
         let replayed = replayed?;
+        watcher.verify.finish(until)?;
         let verified = verified(watcher.verify)?;
         let report = self.report(&replayed, seconds, Some(verified))?;
         Ok((replayed, report))
@@ -345,6 +349,7 @@ fn verified(verify: Verify<'_>) -> Result<Verified, JournalError> {
         mismatched: verify.mismatched,
         mismatches: verify.mismatches.into_iter().flat_map(rows).collect(),
         snapshots: verify.snapshots,
+        snapshots_only_read: verify.read_only,
         wrong_snapshots: verify
             .wrong_snapshots
             .into_iter()

@@ -1,6 +1,6 @@
 //! Looks at the messages to and from decision nodes: their questions for cuts, the cuts that reach
 //! them, and their proposals. From these it keeps what a node can know of each slot, by the rules
-//! as they are written in the specification and not as the machine has them: what the last cut
+//! as ARCHITECTURE.md has them ("How a decision knows what is in use"): what the last cut
 //! said, what was decided in the last two iterations, and how many cuts in a row are without it.
 
 use super::Findings;

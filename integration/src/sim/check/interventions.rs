@@ -236,6 +236,12 @@ impl InterventionCheck {
         let key = closed.flow;
         if closed.reason == CloseReason::Drained {
             self.ended.insert(key);
+            let is_over = |target: &TargetId| {
+                self.overdue.get(target).is_some_and(|at| *at <= findings.now())
+            };
+            if !self.open.get(&key).is_some_and(|open| open.targets.iter().any(is_over)) {
+                findings.note(NAME, format!("{key} is closed as drained, and no target of it is"));
+            }
         }
         let refused = self.open.remove(&key).is_some_and(|open| open.refused.is_some());
         if closed.reason == CloseReason::Intervened && !refused {
@@ -259,7 +265,8 @@ impl InterventionCheck {
         if let Some(refused) = open.refused {
             let max = if self.relays_lost { PASSES_LOSSY_MS_MAX } else { PASSES_MS_MAX };
             let passes = now.ms_since(refused.max(self.started)) > max;
-            // After a start the reverse slot learns what was refused by its doubts.
+            // After a start the reverse slot learns what was refused by its doubts; until then what
+            // it gives a shard goes for both directions.
             let known = self.started < refused || now.ms_since(self.started) > 20_000;
             if passes && known && !resets {
                 findings.note(NAME, format!("{key} was ended, and a packet of it passes"));

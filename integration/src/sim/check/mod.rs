@@ -1,5 +1,6 @@
-//! Judges of a run. They look at packets on the links and at the journal's records, never at the
-//! fields of a machine or a shard, and each can be shown a forged violation.
+//! Judges of a run. They look at packets on the links, at the journal's records and at messages
+//! between parties, never at the fields of a machine or a shard (recorded states are compared as
+//! bytes), and each can be shown a forged violation.
 //!
 //! | checker | holds |
 //! |---|---|

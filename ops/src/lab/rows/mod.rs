@@ -1,4 +1,5 @@
-//! The rows of checks, each named as in the acceptance table.
+//! The rows of checks. Their names are for `--only`; those with a number have gaps, and the numbers
+//! mean nothing.
 
 mod balance;
 mod change;
