@@ -99,3 +99,13 @@ fn a_stopped_server_gets_no_new_flow() {
 fn a_draining_target_keeps_what_it_has() {
     check("DRAIN");
 }
+
+#[test]
+fn t11_shards_forget_and_flows_do_not() {
+    check("T11");
+}
+
+#[test]
+fn killed_two_hundred_times_under_a_thousand_connections() {
+    check("KILLS");
+}

@@ -30,7 +30,8 @@ pub enum Step {
         /// Leave the lab up afterwards, also when something failed.
         #[arg(long)]
         keep: bool,
-        /// Play only these rows, for example T2 or RESTART.
+        /// Play only these rows, for example T2 or RESTART. KILLS takes minutes, and is played only
+        /// when it is named.
         #[arg(long, value_name = "ROW", value_delimiter = ',')]
         only: Vec<String>,
         /// Who forwards.

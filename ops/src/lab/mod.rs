@@ -148,8 +148,10 @@ fn chosen(only: &[String]) -> Result<Vec<Row>, Error> {
             return Err(Error::Command { command: format!("--only {name}"), output });
         }
     }
-    let wanted =
-        |row: &Row| only.is_empty() || only.iter().any(|name| row.name.eq_ignore_ascii_case(name));
+    let wanted = |row: &Row| {
+        (only.is_empty() && !row.is_long)
+            || only.iter().any(|name| row.name.eq_ignore_ascii_case(name))
+    };
     Ok(ROWS.into_iter().filter(wanted).collect())
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// New flows follow within this time.
 const LIMIT: Duration = Duration::from_secs(1);
 /// Longer than an end without flows is kept.
-const TALK: Duration = Duration::from_secs(5);
+const TALK: Duration = Duration::from_secs(3);
 
 const RESOURCES: &str = "
 apiVersion: penstock/v1

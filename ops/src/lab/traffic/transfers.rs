@@ -37,6 +37,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Transfer {
     /// What it is, for checks.
     pub(crate) name: String,
+    /// The client's end of it.
+    pub(crate) client: SocketAddr,
     moved: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<Outcome>>,
@@ -78,7 +80,8 @@ impl Transfer {
         length: usize,
     ) -> Result<Transfer, Error> {
         let stream = connect(at, &name, to)?;
-        Ok(Transfer::start(name, move |progress, _| download(stream, length, progress)))
+        let client = stream.local_addr().map_err(trying(name.clone()))?;
+        Ok(Transfer::start(name, client, move |progress, _| download(stream, length, progress)))
     }
 
     /// Sends `length` bytes over one connection.
@@ -92,7 +95,8 @@ impl Transfer {
         length: usize,
     ) -> Result<Transfer, Error> {
         let stream = connect(at, &name, to)?;
-        Ok(Transfer::start(name, move |progress, _| upload(stream, length, progress)))
+        let client = stream.local_addr().map_err(trying(name.clone()))?;
+        Ok(Transfer::start(name, client, move |progress, _| upload(stream, length, progress)))
     }
 
     /// Sends a numbered datagram at each beat and takes the answers, until it is told that all is
@@ -112,11 +116,13 @@ impl Transfer {
             Ok::<_, io::Error>(socket)
         };
         let socket = at.enter(open)?.map_err(trying(name.clone()))?;
-        Ok(Transfer::start(name, move |progress, over| exchange(&socket, progress, over)))
+        let client = socket.local_addr().map_err(trying(name.clone()))?;
+        Ok(Transfer::start(name, client, move |progress, over| exchange(&socket, progress, over)))
     }
 
     fn start(
         name: String,
+        client: SocketAddr,
         work: impl FnOnce(Progress, &AtomicBool) -> io::Result<Outcome> + Send + 'static,
     ) -> Transfer {
         let (moved, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -125,7 +131,7 @@ impl Transfer {
             Progress { moved: Arc::clone(&moved), begun: now, last: now, pause: Duration::ZERO };
         let told = Arc::clone(&over);
         let thread = std::thread::spawn(move || work(progress, &told));
-        Transfer { name, moved, over, thread }
+        Transfer { name, client, moved, over, thread }
     }
 
     /// Bytes or datagrams so far.

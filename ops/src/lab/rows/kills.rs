@@ -1,0 +1,112 @@
+//! The node killed at many random moments under a thousand connections, some of them opened just
+//! before: none is reset, and each keeps its server and its rewrite.
+
+use crate::lab::error::{Error, trying};
+use crate::lab::scene::{FAMILIES, Scene, end};
+use crate::lab::serve::{Answer, RECORD_PORT};
+use crate::lab::topology::SERVERS;
+use crate::lab::traffic::capture::Capture;
+use crate::lab::traffic::connection::Connection;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const CONNECTIONS: usize = 1_000;
+const KILLS: u64 = 200;
+/// Connections that are opened before each kill, right before it.
+const OPENED: usize = 2;
+/// Connections on which a request is under way when the node is killed, and while it is dead.
+const ASKED: usize = 10;
+const ASKED_DEAD: usize = 2;
+/// The longest from "ready" to the next kill.
+const DELAY_MS_MAX: u64 = 300;
+const RESETS: &str = "tcp[tcpflags] & tcp-rst != 0 or (ip6[6] == 6 and ip6[53] & 4 != 0)";
+
+struct Kept {
+    connection: Connection,
+    before: Answer,
+}
+
+impl Kept {
+    /// Whether the answer comes, from the same server to the same end.
+    fn goes_on(&mut self) -> Result<(), String> {
+        match self.connection.answer() {
+            Ok(after) if (&after.server, after.peer) == (&self.before.server, self.before.peer) => {
+                Ok(())
+            }
+            other => Err(format!("{}: {other:?}, not {:?}", self.connection.name, self.before)),
+        }
+    }
+}
+
+pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
+    raise_limit_of_files();
+    let (four, six) = (FAMILIES[0], FAMILIES[1]);
+    let ends = [
+        end(&four.service(80), 80)?,
+        end(four.of(&SERVERS[1]), RECORD_PORT)?,
+        end(&four.service(81), 80)?,
+        end(&six.service(80), 80)?,
+    ];
+    let mut kept = Vec::new();
+    while kept.len() < CONNECTIONS {
+        kept.push(open(scene, kept.len(), &ends)?);
+    }
+    let resets = Capture::start(&scene.site, &scene.at("client-1"), "eth0", RESETS, 100)?;
+    let mut random: u64 = 0x2545_f491_4f6c_dd1d;
+    let mut wrong = Vec::new();
+    for kill in 1..=KILLS {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let first = random as usize % (kept.len() - ASKED - ASKED_DEAD);
+        let (alive, dead) = (first..first + ASKED, first + ASKED..first + ASKED + ASKED_DEAD);
+        // The moment at which it dies: not a wait for anything.
+        std::thread::sleep(Duration::from_millis(random % DELAY_MS_MAX));
+        for _ in 0..OPENED {
+            kept.push(open(scene, kept.len(), &ends)?);
+        }
+        ask(&mut kept[alive.clone()])?;
+        scene.node.kill()?;
+        ask(&mut kept[dead.clone()])?;
+        scene.node.launch()?;
+        wrong.extend(kept[alive.start..dead.end].iter_mut().filter_map(|one| one.goes_on().err()));
+        if kill.is_multiple_of(20) {
+            println!("   {kill} of {KILLS} kills, {} connections", kept.len());
+        }
+    }
+    ask(&mut kept)?;
+    wrong.extend(kept.iter_mut().filter_map(|one| one.goes_on().err()));
+    let shown: Vec<_> = wrong.iter().take(5).collect();
+    let name = format!("connections of {} that do not go on", kept.len());
+    scene.checks.that(name, 0, format!("{} {shown:?}", wrong.len()), wrong.is_empty());
+    let resets = resets.finish(&scene.site, 0)?;
+    let got = format!("{} {}", resets.packets, resets.text);
+    scene.checks.that("resets that the client got", 0, got, resets.packets == 0);
+    let opened = scene.node.status()?.flows_opened;
+    scene.checks.equal("flows decided since the last start", 0, opened);
+    Ok(())
+}
+
+fn open(scene: &Scene, number: usize, ends: &[SocketAddr]) -> Result<Kept, Error> {
+    let (name, to) = (format!("connection {number}"), ends[number % ends.len()]);
+    let mut connection = Connection::open(&scene.at("client-1"), &name, to)?;
+    let before = connection.exchange().map_err(trying(name))?;
+    Ok(Kept { connection, before })
+}
+
+fn ask(some: &mut [Kept]) -> Result<(), Error> {
+    for Kept { connection, .. } in some {
+        connection.ask("/").map_err(trying(connection.name.clone()))?;
+    }
+    Ok(())
+}
+
+/// A thousand sockets are more than a process may open unasked.
+fn raise_limit_of_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        eprintln!("the limit of open files stays as it is: {error}");
+    }
+}
