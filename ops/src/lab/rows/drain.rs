@@ -15,7 +15,7 @@ const DOWNLOAD_BYTES: usize = 48 << 20;
 /// What is read before the target drains.
 const FIRST_BYTES: usize = 1 << 20;
 /// Longer than an end without flows is kept.
-const TALK: Duration = Duration::from_secs(5);
+const TALK: Duration = Duration::from_secs(3);
 
 const SERVERS: [(&str, &str); 2] = [("s1", "10.20.0.11"), ("s2", "10.20.0.12")];
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Bytes of the transfers through SIGKILL: ten seconds at their rate.
 const LONG: usize = 200_000_000;
 /// Bytes of the transfers through SIGTERM.
-const SHORT: usize = 60_000_000;
+const SHORT: usize = 45_000_000;
 /// The node ends once so much of each has moved.
 const UNDER_WAY: u64 = 10_000_000;
 /// Datagrams of an exchange that have been answered by then.
