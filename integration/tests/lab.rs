@@ -104,8 +104,3 @@ fn a_draining_target_keeps_what_it_has() {
 fn t11_shards_forget_and_flows_do_not() {
     check("T11");
 }
-
-#[test]
-fn killed_two_hundred_times_under_a_thousand_connections() {
-    check("KILLS");
-}
