@@ -70,7 +70,13 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
         scene.node.kill()?;
         ask(&mut kept[dead.clone()])?;
         scene.node.launch()?;
-        wrong.extend(kept[alive.start..dead.end].iter_mut().filter_map(|one| one.goes_on().err()));
+        for one in &mut kept[alive.start..dead.end] {
+            if let Err(error) = one.goes_on() {
+                println!("   kill {kill}: {error}");
+                explain(scene, one, &ends);
+                wrong.push(error);
+            }
+        }
         if kill.is_multiple_of(20) {
             println!("   {kill} of {KILLS} kills, {} connections", kept.len());
         }
@@ -86,6 +92,19 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
     let opened = scene.node.status()?.flows_opened;
     scene.checks.equal("flows decided since the last start", 0, opened);
     Ok(())
+}
+
+/// Shows what the node knows of a connection that does not go on.
+fn explain(scene: &Scene, kept: &Kept, ends: &[SocketAddr]) {
+    let number = kept.connection.name.rsplit(' ').next().and_then(|it| it.parse::<usize>().ok());
+    let (Some(number), Ok(own)) = (number, kept.connection.local()) else { return };
+    let flow = format!("{own}>{}", ends[number % ends.len()]);
+    for question in [&["flow", "explain", &flow][..], &["get", "node"]] {
+        match scene.node.penstock(question) {
+            Ok(told) => println!("{}", told.everything()),
+            Err(error) => println!("   {error}"),
+        }
+    }
 }
 
 fn open(scene: &Scene, number: usize, ends: &[SocketAddr]) -> Result<Kept, Error> {
