@@ -7,7 +7,7 @@ print_help() {
 Installs what is missing, builds Penstock and runs every test, the lab's included. Needs no standard
 input, cleans up, and ends with `N passed, N failed`. Can be run again at any time.
 
-  ops/test.sh                run all
+  ops/test.sh                run all, also with the deliberate faults
   ops/test.sh soak MINUTES   run new seeds of the simulation, and nothing else, for so long; the
                              first seed is that of the clock, and a seed that fails is named with
                              the command that repeats it

@@ -5,7 +5,7 @@
 //! | [`machine`] | what every protocol is: decide, evolve, effects | nothing |
 //! | [`network`], [`flow`], [`decision`] | the protocols | nothing |
 //! | [`driver`] | numbers, seals and fences records; releases effects | nothing |
-//! | [`recovery`] | from records back to a driver | a journal |
+//! | [`recovery`] | from records back to a driver, of many topic partitions at a time | a journal, threads |
 //! | [`snapshot`], [`retention`] | what a topic partition's records come to, and which are kept | nothing |
 //! | [`replay`] | from a data folder to the state of a moment | the disk, to read |
 //! | [`seam`] | the traits of what lies outside | nothing |

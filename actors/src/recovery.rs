@@ -16,6 +16,7 @@ use penstock_event_schema::epoch::{Chain, Seq};
 use penstock_event_schema::id::Time;
 use penstock_event_schema::topic::TopicPartition;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Why records do not make a state.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -87,6 +88,34 @@ pub fn chain_of(
         ControlFlow::Break(())
     })?;
     Ok(found)
+}
+
+/// Does `one` for the numbers below `count`, so many at a time, and gives what comes of them in
+/// their order.
+///
+/// # Errors
+/// The first that any of them has.
+pub fn in_parallel<T: Send, E: Send>(
+    count: u16,
+    threads: usize,
+    one: impl Fn(u16) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
+    let next = AtomicU16::new(0);
+    let some = || -> Result<Vec<_>, E> {
+        let numbers = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < count);
+        std::iter::from_fn(numbers).map(|number| Ok((number, one(number)?))).collect()
+    };
+    let mut all = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(some)).collect();
+        let mut all = Vec::new();
+        for thread in running {
+            let part = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.append(&mut part?);
+        }
+        Ok(all)
+    })?;
+    all.sort_by_key(|(number, _)| *number);
+    Ok(all.into_iter().map(|(_, result)| result).collect())
 }
 
 /// Takes records one by one; see the module.

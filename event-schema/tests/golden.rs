@@ -372,19 +372,20 @@ fn network_events() -> Vec<NetworkEvent> {
     let least = anycast(AnycastPolicy::LeastConnections);
     let multicast = Transform::Multicast { target_set: TargetSetId(1), copies_max: 2 };
     let removed = || Removed { name: "web".into(), id: 3 };
+    let target = |draining| Target {
+        id: TargetId(5),
+        name: "s1".into(),
+        address: address("10.2.0.11"),
+        port: 8080,
+        weight: 1,
+        draining,
+    };
     let probed = |probe, when_all_unhealthy| {
         NetworkEvent::TargetSetDefined(TargetSet {
             id: TargetSetId(1),
             name: "web".into(),
             network: NetworkId(2),
-            targets: vec![Target {
-                id: TargetId(5),
-                name: "s1".into(),
-                address: address("10.2.0.11"),
-                port: 8080,
-                weight: 1,
-                draining: true,
-            }],
+            targets: vec![target(true)],
             health: Some(HealthCheck {
                 probe,
                 interval_ms: 2_000,
@@ -420,14 +421,7 @@ fn network_events() -> Vec<NetworkEvent> {
             id: TargetSetId(1),
             name: "web".into(),
             network: NetworkId(2),
-            targets: vec![Target {
-                id: TargetId(5),
-                name: "s1".into(),
-                address: address("10.2.0.11"),
-                port: 8080,
-                weight: 1,
-                draining: false,
-            }],
+            targets: vec![target(false)],
             health: None,
             drain_ms: None,
             generation,

@@ -20,7 +20,7 @@ use crate::flow::{Slot, SlotLimits, SlotSetup};
 use crate::journal::store::{Records, Store};
 use crate::machine::{Machine, MachineEvent};
 use crate::network::{Limits, Networks};
-use crate::recovery::{Recovery, RecoveryError, chain_of};
+use crate::recovery::{Recovery, RecoveryError, chain_of, in_parallel};
 use crate::seam::{JournalError, Position, Snapshots};
 use crate::snapshot::Head;
 use penstock_event_schema::envelope::{Envelope, RecordView};
@@ -34,7 +34,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The topic partition of networks, endpoints, target sets and requirements.
 pub const NETWORKS: TopicPartition = TopicPartition { topic: Topic::Network, number: 0 };
@@ -78,6 +77,16 @@ pub struct Progress {
 }
 
 impl Progress {
+    fn see(&mut self, event: &FlowEvent) {
+        match event {
+            FlowEvent::FlowOpened(_) => self.opened += 1,
+            FlowEvent::FlowClosed(_) => self.closed += 1,
+            FlowEvent::ReverseBound(_)
+            | FlowEvent::FlowIntervened(_)
+            | FlowEvent::ReverseReleased(_) => {}
+        }
+    }
+
     fn add(&mut self, other: &Progress) {
         self.records += other.records;
         self.bytes += other.bytes;
@@ -243,6 +252,19 @@ fn begin<M: Machine>(
     Err(JournalError::Trimmed { folder: store.folder.clone(), at, first, why })
 }
 
+/// Begins a topic partition where its records do.
+fn begin_first<M: Machine>(
+    store: &Store,
+    at: TopicPartition,
+    fresh: impl Fn() -> M,
+) -> Result<Recovery<M>, JournalError> {
+    let (first, mut heads) = usable(store, at)?;
+    if first == Seq(1) {
+        heads.clear();
+    }
+    begin(store, at, first, heads, fresh)
+}
+
 fn fresh_networks() -> Networks {
     Networks::new(Limits::default())
 }
@@ -283,33 +305,13 @@ pub fn state(
     let since = since(store, hash)?;
     let of_slot = |number| {
         let fresh = || fresh_slot(hash, number);
-        advance_to(store, slot(number), fresh, until, how, |event, progress| match event {
-            FlowEvent::FlowOpened(_) => progress.opened += 1,
-            FlowEvent::FlowClosed(_) => progress.closed += 1,
-            FlowEvent::ReverseBound(_)
-            | FlowEvent::FlowIntervened(_)
-            | FlowEvent::ReverseReleased(_) => {}
-        })
+        let see = |event: &FlowEvent, progress: &mut Progress| progress.see(event);
+        advance_to(store, slot(number), fresh, until, how, see)
     };
     let (networks, mut all) =
         advance_to(store, NETWORKS, fresh_networks, until, how, |_: &NetworkEvent, _| {})?;
-    let next = AtomicU16::new(0);
-    let some = || -> Result<Vec<_>, RecoveryError> {
-        let numbers = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < hash.slots());
-        std::iter::from_fn(numbers).map(|number| Ok((number, of_slot(number)?))).collect()
-    };
-    let mut found = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..how.threads.max(1)).map(|_| scope.spawn(some)).collect();
-        let mut found = Vec::new();
-        for thread in running {
-            let part = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            found.append(&mut part?);
-        }
-        Ok::<_, RecoveryError>(found)
-    })?;
-    found.sort_by_key(|(number, _)| *number);
     let mut slots = Vec::new();
-    for (_, (recovery, progress)) in found {
+    for (recovery, progress) in in_parallel(hash.slots(), how.threads, of_slot)? {
         all.add(&progress);
         slots.push(recovery);
     }
@@ -381,15 +383,10 @@ fn refuse_others(store: &Store, hash: &SlotHash) -> Result<(), JournalError> {
 
 impl Replayed {
     fn begin(store: &Store, hash: &SlotHash) -> Result<Replayed, JournalError> {
-        let begun = |at| usable(store, at).map(|(first, heads)| (first, heads, at));
-        let (first, heads, at) = begun(NETWORKS)?;
-        let heads = if first == Seq(1) { Vec::new() } else { heads };
-        let networks = begin(store, at, first, heads, fresh_networks)?;
+        let networks = begin_first(store, NETWORKS, fresh_networks)?;
         let mut slots = Vec::new();
         for number in 0..hash.slots() {
-            let (first, heads, at) = begun(slot(number))?;
-            let heads = if first == Seq(1) { Vec::new() } else { heads };
-            slots.push(begin(store, at, first, heads, || fresh_slot(hash, number))?);
+            slots.push(begin_first(store, slot(number), || fresh_slot(hash, number))?);
         }
         let begins = slots.iter().map(Recovery::position).chain([networks.position()]);
         let since = begins.filter(|begin| begin.seq > Seq(0)).map(|begin| begin.time).max();
@@ -442,13 +439,7 @@ impl Replayed {
             }
             Some(slot) => {
                 self.slots[slot].take_read(&envelope, &view, |event| {
-                    match event {
-                        FlowEvent::FlowOpened(_) => progress.opened += 1,
-                        FlowEvent::FlowClosed(_) => progress.closed += 1,
-                        FlowEvent::ReverseBound(_)
-                        | FlowEvent::FlowIntervened(_)
-                        | FlowEvent::ReverseReleased(_) => {}
-                    }
+                    progress.see(event);
                     watch.flow(&envelope, event);
                 })?;
                 let state = self.slots[slot].machine();

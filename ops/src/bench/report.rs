@@ -6,7 +6,7 @@ use serde::Serialize;
 /// One figure, beside its peer's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Figure {
-    /// `pipeline`, `nic`, `open` or `recover`.
+    /// `pipeline`, `nic`, `open`, `recover` or `replay`.
     pub(super) bench: &'static str,
     /// What was varied, for example `flows=1000000`.
     pub(super) case: String,

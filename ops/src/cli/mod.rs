@@ -52,12 +52,12 @@ First steps:
 
 Exit codes:
   0  done
-  1  failed
+  1  failed, or something was found wrong
   2  the command line was not understood
   3  a file or an object is invalid or was refused; nothing was changed
   4  no node answers at the socket
   5  no permission (socket, capability)
-  6  the object does not exist
+  6  the object, flow, record or moment does not exist
   130  a lab or a benchmark was interrupted by a signal, and has been taken down
 
 `penstock lab exec` ends with the exit code of the command that it runs.";

@@ -124,23 +124,27 @@ impl Story {
         let network =
             |id| catalog.network(id).map_or_else(|| format!("#{id}"), |found| found.name.clone());
         let requirement = catalog.requirement(directive.requirement);
-        let part =
-            |of: fn(&FlowOpened) -> &str| opened.map(|o| of(o).to_owned()).unwrap_or_default();
         // A live flow outlives the record of its opening, when that is trimmed.
-        let live_or = |live_part: Option<String>, recorded: String| live_part.unwrap_or(recorded);
-        let tenant = live.as_ref().map(|flow| flow.tenant.clone());
-        let partition = live.as_ref().map(|flow| flow.partition.clone());
-        let choices = match (&live, opened) {
-            (Some(flow), _) => flow.choices.clone(),
-            (None, opened) => opened.map(|opened| opened.choices.clone()).unwrap_or_default(),
-        };
-        let resources = match (&live, opened) {
-            (Some(flow), _) => flow.resources.clone(),
-            (None, opened) => opened.map(|opened| opened.resources.clone()).unwrap_or_default(),
+        let (tenant, partition, choices, resources, replicas) = match (&live, opened) {
+            (Some(flow), _) => (
+                flow.tenant.clone(),
+                flow.partition.clone(),
+                flow.choices.clone(),
+                flow.resources.clone(),
+                flow.replicas[0],
+            ),
+            (None, Some(opened)) => (
+                opened.tenant.clone(),
+                opened.partition.clone(),
+                opened.choices.clone(),
+                opened.resources.clone(),
+                opened.trackers.forward.len(),
+            ),
+            (None, None) => Default::default(),
         };
         Story {
-            tenant: live_or(tenant, part(|opened| &opened.tenant)),
-            partition: live_or(partition, part(|opened| &opened.partition)),
+            tenant,
+            partition,
             network: network(directive.flow.network),
             egress: network(directive.egress),
             requirement: RequirementRow {
@@ -155,10 +159,7 @@ impl Story {
             choices,
             resources,
             trackers: opened.map(|opened| opened.trackers.clone()),
-            replicas: match (&live, opened) {
-                (Some(flow), _) => flow.replicas[0] as u16,
-                (None, opened) => opened.map_or(0, |opened| opened.trackers.forward.len() as u16),
-            },
+            replicas: replicas as u16,
             state: match (&live, closed) {
                 (Some(flow), _) => flow.state_name().into(),
                 (None, Some(_)) => "closed".into(),

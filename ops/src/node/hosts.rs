@@ -10,7 +10,7 @@ use penstock_actors::journal::embedded::EmbeddedJournal;
 use penstock_actors::journal::none::NoJournal;
 use penstock_actors::machine::Machine;
 use penstock_actors::network::{Catalog, Command, Limits, Networks};
-use penstock_actors::recovery::RecoveryError;
+use penstock_actors::recovery::{RecoveryError, in_parallel};
 use penstock_actors::seam::{Journal as _, JournalError, Outlet, Position};
 use penstock_actors::shell::clock::Clock;
 use penstock_actors::shell::host::{HostSetup, spawn};
@@ -21,7 +21,6 @@ use penstock_event_schema::topic::{Topic, TopicPartition};
 use ractor::{ActorCell, SpawnErr};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 /// What all hosts of a node are started with.
@@ -186,34 +185,14 @@ impl Hosts {
     pub fn recover_slots(&self) -> Result<Vec<(Driver<Slot>, Cut)>, StartError> {
         let run = self.seed.wrapping_add(self.clock.now().0);
         self.journal.reader().settle().map_err(RecoveryError::from)?;
-        let next = AtomicU16::new(0);
-        let some = || {
-            let mut recovered = Vec::new();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= self.hash.slots() {
-                    return Ok(recovered);
-                }
-                let (fresh, setup) = (|| self.fresh_slot(number, run), self.setup(slot(number)));
-                let now = self.clock.now();
-                let driver = Driver::recover_settled(&self.journal.reader(), fresh, setup, now)?;
-                let cut = first_cut(driver.machine());
-                recovered.push((driver, cut));
-            }
-        };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut all = std::thread::scope(|scope| {
-            let running: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
-            let mut all = Vec::new();
-            for thread in running {
-                let recovered: Result<Vec<_>, StartError> =
-                    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                all.append(&mut recovered?);
-            }
-            Ok::<_, StartError>(all)
-        })?;
-        all.sort_by_key(|(driver, _)| driver.at());
-        Ok(all)
+        in_parallel(self.hash.slots(), threads, |number| {
+            let (fresh, setup) = (|| self.fresh_slot(number, run), self.setup(slot(number)));
+            let now = self.clock.now();
+            let driver = Driver::recover_settled(&self.journal.reader(), fresh, setup, now)?;
+            let cut = first_cut(driver.machine());
+            Ok((driver, cut))
+        })
     }
 
     /// Starts the host of all slots, and says what their flows hold. Nothing that was decided

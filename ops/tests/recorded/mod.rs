@@ -85,15 +85,7 @@ impl World {
         let networks = || Networks::new(Limits::default());
         let networks = Driver::recover_from(&mut reader, networks, setup(NETWORKS), now);
         let slot = |number| {
-            let machine = || {
-                Slot::new(SlotSetup {
-                    id: SlotId(number),
-                    hash: hash.clone(),
-                    trackers: Arc::from(["node-1".to_owned()]),
-                    run: 1,
-                    limits: SlotLimits::default(),
-                })
-            };
+            let machine = || fresh_slot(&hash, number);
             let driver =
                 Driver::recover_from(&mut journal.reader(), machine, setup(slot_at(number)), now);
             driver.expect("its records are sound")

@@ -5,7 +5,7 @@ use crate::lab::error::{Error, trying};
 use crate::lab::scene::{FAMILIES, Scene, end};
 use crate::lab::serve::{Answer, RECORD_PORT};
 use crate::lab::topology::SERVERS;
-use crate::lab::traffic::capture::Capture;
+use crate::lab::traffic::capture::{Capture, RESETS};
 use crate::lab::traffic::connection::Connection;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
@@ -20,7 +20,6 @@ const ASKED: usize = 10;
 const ASKED_DEAD: usize = 2;
 /// The longest from "ready" to the next kill.
 const DELAY_MS_MAX: u64 = 300;
-const RESETS: &str = "tcp[tcpflags] & tcp-rst != 0 or (ip6[6] == 6 and ip6[53] & 4 != 0)";
 
 struct Kept {
     connection: Connection,

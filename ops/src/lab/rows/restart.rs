@@ -5,12 +5,11 @@ use crate::lab::error::{Error, trying};
 use crate::lab::scene::{FAMILIES, Scene, end};
 use crate::lab::serve::{Answer, PORT, RECORD_PORT};
 use crate::lab::topology::SERVERS;
-use crate::lab::traffic::capture::Capture;
+use crate::lab::traffic::capture::{Capture, RESETS};
 use crate::lab::traffic::connection::Connection;
 use crate::lab::traffic::programs;
 use std::net::SocketAddr;
 
-const RESETS: &str = "tcp[tcpflags] & tcp-rst != 0 or (ip6[6] == 6 and ip6[53] & 4 != 0)";
 /// Service addresses, and private addresses on the way to the substituted connections' port.
 const UNTRANSLATED: &str = "net 10.90.0.0/24 or net fd00:90::/64 or (tcp port 7000 and (net 192.168.10.0/24 or net fd00:10::/64))";
 

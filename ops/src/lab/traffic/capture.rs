@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+/// TCP resets, of either version of IP.
+pub(crate) const RESETS: &str =
+    "tcp[tcpflags] & tcp-rst != 0 or (ip6[6] == 6 and ip6[53] & 4 != 0)";
+
 /// A running capture of frames that come in at an interface.
 #[derive(Debug)]
 pub(crate) struct Capture {
