@@ -3,7 +3,6 @@
 use crate::node::hosts::{Hosts, StartError, last_time};
 use crate::node::tier::Tier;
 use crate::node::wiring::Wiring;
-use penstock_actors::driver::{DriverLimits, DriverSetup};
 use penstock_actors::journal::archive::{Archive, Pace};
 use penstock_actors::journal::embedded::{EmbeddedJournal, EmbeddedWriter};
 use penstock_actors::journal::store::StoreLimits;
@@ -31,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Slots of the folder.
-pub(super) const SLOTS: u16 = 64;
+const SLOTS: u16 = 64;
 const KEY: [u8; 16] = [9; 16];
 /// The time of the first record, and how far apart records are: ten thousand a second.
 const BEGIN: Time = Time(1_700_000_000_000_000_000);
@@ -57,7 +56,6 @@ impl Drop for TemporaryFolder {
 
 /// Writes records, and keeps snapshots as a node does.
 pub(super) struct Recording {
-    pub(super) journal: Arc<EmbeddedJournal>,
     archive: Archive,
     hosts: Hosts,
     writer: EmbeddedWriter,
@@ -73,7 +71,6 @@ impl Recording {
             archive: journal.archive(),
             hosts: hosts(&journal, tier)?,
             writer: journal.reader(),
-            journal,
             ends: vec![Position { epoch: Epoch(1), ..Position::default() }; usize::from(SLOTS)],
             written: 0,
         })
@@ -112,16 +109,6 @@ impl Recording {
         let trimmed = self.archive.trim(retention, moment(self.written));
         trimmed.map(drop).map_err(|error| RecoveryError::from(error).into())
     }
-
-    /// Has all snapshots count, and gives the number of records behind them.
-    pub(super) fn behind(&self) -> Result<u64, StartError> {
-        self.archive.flush().map_err(RecoveryError::from)?;
-        let mut records = 0;
-        for place in self.hosts.places() {
-            records += self.archive.behind(place.at()).map_err(RecoveryError::from)?.records;
-        }
-        Ok(records)
-    }
 }
 
 /// The time of a record, by its number among all.
@@ -135,7 +122,7 @@ pub(super) fn slot_hash() -> SlotHash {
 }
 
 /// A node on a journal.
-pub(super) fn hosts(journal: &Arc<EmbeddedJournal>, tier: &Tier) -> Result<Hosts, StartError> {
+fn hosts(journal: &Arc<EmbeddedJournal>, tier: &Tier) -> Result<Hosts, StartError> {
     let hash = slot_hash();
     let last = last_time(journal, SLOTS).map_err(RecoveryError::from)?;
     Ok(Hosts {
@@ -147,11 +134,6 @@ pub(super) fn hosts(journal: &Arc<EmbeddedJournal>, tier: &Tier) -> Result<Hosts
         clock: Clock::start(last),
         seed: 1,
     })
-}
-
-pub(super) fn setup(number: u16) -> DriverSetup {
-    let (source, limits) = ("node-1".to_owned(), DriverLimits::default());
-    DriverSetup { at: slot(number), source, seed: 1, limits }
 }
 
 fn slot(number: u16) -> TopicPartition {

@@ -1,156 +1,130 @@
-//! How long a start takes from a data folder with live flows until every slot and the decision
-//! node could answer, beside the same from all records.
+//! How long packets stop when the node is killed, with many live flows: from SIGKILL to the first
+//! packet of a known flow that is forwarded again, and to that of a flow that is new then. Beside
+//! it the same with a single flow.
 //!
-//! What is measured: opening the store of a folder as a killed process leaves it (copied from
-//! under its writer), reading snapshots and records, and handing the decision node its cuts. What
-//! is not: starting the process, attaching ports and the first packet. The folder's files are in
-//! the page cache, as after a kill and not as after a power cut.
+//! The node is Penstock's process between two namespaces, started again as soon as it is dead.
+//! Its flows were opened by packets, its snapshots are those that it has made by itself. The
+//! folder's files are in the page cache, as after a kill and not as after a power cut.
 
-use super::recorded::{self, Recording, TemporaryFolder, hosts, setup};
+use super::ground::{self, mac};
+use super::load::{Load, sink, traffic};
 use super::report::Figure;
-use super::{Outcome, failed, median};
+use super::subject::{PLAN, start_penstock};
+use super::{Outcome, median};
 use crate::lab::Error;
-use crate::node::hosts::StartError;
-use crate::node::tier::Tier;
-use penstock_actors::decision::{self, Decision, DecisionSetup};
-use penstock_actors::driver::{Driver, Input};
-use penstock_actors::journal::embedded::EmbeddedJournal;
-use penstock_actors::journal::store::StoreLimits;
-use penstock_actors::recovery::{Recovery, RecoveryError};
-use penstock_actors::seam::Position;
-use penstock_event_schema::id::DirectiveId;
-use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+use crate::lab::node::Node;
+use crate::lab::site::Site;
+use penstock_dataplane::nic::af_xdp::generator::{Sink, Traffic};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// Flows that are written between two looks at what is due, as in a second of opening many.
-const BATCH: u32 = 8_192;
+/// New flows a second while flows are opened; packets a second while the node is killed.
+const RATE: u32 = 12_000;
+/// How often all flows are sent to until all are open.
+const PASSES: u32 = 5;
+/// How long packets may stop.
+const GAP_LIMIT: Duration = Duration::from_secs(60);
+/// How long the node may take until it says so.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// Where the clients of new flows are: beside those of the known ones.
+const NEW_CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 112, 0, 0);
+/// New flows that can be told apart; never reached.
+const NEW_FLOWS: u32 = 1 << 20;
+
+/// No flow ends while this goes on.
+const LONG_IDLE: &str = "{udpMs: 86400000}";
 
 /// Measures with so many flows.
 ///
 /// # Errors
-/// The folder of temporary files takes no more.
+/// When the ground cannot be built, the node does not start, or its flows do not open.
 pub(super) fn run(rounds: u32, flows: u32) -> Result<Outcome, Error> {
-    let tier = Tier::start().map_err(failed("start a thread"))?;
-    let folder = TemporaryFolder::new("recover");
-    let live = folder.0.join("live");
-    let Prepared { tail, snapshots, journal } =
-        prepare(&live, flows, &tier).map_err(failed("write the flows"))?;
-    let killed = folder.0.join("killed");
-    let bytes = copy(&live, &killed).map_err(failed("copy the folder"))?;
-    drop(journal);
-    let mut rows: [Vec<f64>; 4] = Default::default();
-    let mut whole = Vec::new();
-    let mut missing = None;
+    let site = ground::take()?;
+    let result = measure(&site, rounds, flows);
+    site.clean();
+    result
+}
+
+/// Gaps in milliseconds.
+#[derive(Default)]
+struct Gaps {
+    known: Vec<f64>,
+    new: Vec<f64>,
+}
+
+fn measure(site: &Site, rounds: u32, flows: u32) -> Result<Outcome, Error> {
+    let one = gaps(site, rounds, 1)?;
+    let many = gaps(site, rounds, flows)?;
+    let figure = |first: &str, gaps: &[f64], peer: &[f64]| {
+        let case = format!("flows={flows} first packet of a {first} flow");
+        Figure::alone("recover", case, median(gaps), "ms").beside("one flow", median(peer))
+    };
+    let figures =
+        vec![figure("known", &many.known, &one.known), figure("new", &many.new, &one.new)];
+    Ok(Outcome { figures, void: None })
+}
+
+fn gaps(site: &Site, rounds: u32, flows: u32) -> Result<Gaps, Error> {
+    ground::build(site)?;
+    let mut node = start_penstock(site)?;
+    node.put(&PLAN.resources.replace("{tcpMs: 350000, udpMs: 30000, icmpMs: 30000}", LONG_IDLE))?;
+    let known = traffic(mac::OUT, mac::LEFT, flows, 0);
+    open(site, &node, &known)?;
+    let mut gaps = Gaps::default();
+    let mut first = 0;
+    let sink = sink(&site.namespace("sink"), "in", false)?;
     for round in 1..=rounds {
-        let left = folder.0.join("left");
-        copy(&killed, &left).map_err(failed("copy the folder"))?;
-        let (stages, found) = start(&left, &tier).map_err(failed("recover"))?;
-        let peer = from_all_records(&left, &tier).map_err(failed("recover from all records"))?;
-        if found != u64::from(flows) {
-            missing = Some(format!("{found} of {flows} flows are there"));
-        }
-        let total: Duration = stages.iter().sum();
-        eprintln!("round {round}: ready after {total:?} ({stages:?}); all records: {peer:?}");
-        for (row, stage) in rows.iter_mut().zip(stages.into_iter().chain([total])) {
-            row.push(ms(stage));
-        }
-        whole.push(ms(peer));
+        gaps.known.push(gap(site, &mut node, &sink, known.clone())?);
+        let flows = NEW_FLOWS;
+        let new = Traffic { source: NEW_CLIENTS, flows, first, ..known.clone() };
+        gaps.new.push(gap(site, &mut node, &sink, new)?);
+        first += u64::from(RATE) * GAP_LIMIT.as_secs();
+        let last = |gaps: &[f64]| gaps.last().copied().unwrap_or_default();
+        let (known, new) = (last(&gaps.known), last(&gaps.new));
+        eprintln!(
+            "{flows} flows, round {round}: a known flow after {known:.0} ms, a new one after {new:.0} ms"
+        );
     }
-    let case = |what: &str| format!("flows={flows} {what}");
-    let figure = |what: &str, value: f64, unit| Figure::alone("recover", case(what), value, unit);
-    let [open, slots, decide, total] = rows.map(|row| median(&row));
-    Ok(Outcome {
-        figures: vec![
-            figure("ready", total, "ms").beside("all records", median(&whole)),
-            figure("stage=open", open, "ms"),
-            figure("stage=slots", slots, "ms"),
-            figure("stage=decision", decide, "ms"),
-            figure("records after snapshots", tail as f64, "records"),
-            figure("snapshots made", snapshots as f64, "snapshots"),
-            figure("folder", bytes as f64 / 1e6, "MB"),
-        ],
-        void: missing,
-    })
+    node.stop()?;
+    Ok(gaps)
 }
 
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
-/// What the folder holds.
-struct Prepared {
-    tail: u64,
-    snapshots: u64,
-    /// Still open.
-    journal: Arc<EmbeddedJournal>,
-}
-
-/// Writes flows as their slots would, with snapshots at the node's pace.
-fn prepare(live: &Path, flows: u32, tier: &Tier) -> Result<Prepared, StartError> {
-    let mut recording = Recording::open(live, tier)?;
-    let mut snapshots = 0;
-    for first in (0..flows).step_by(BATCH as usize) {
-        let last = flows.min(first + BATCH);
-        recording.write((first..last).flat_map(recorded::opened))?;
-        // The last flows are not in a snapshot yet when the process is killed.
-        if last < flows {
-            snapshots += recording.keep_snapshots()?;
+/// Sends to all flows until all are open.
+fn open(site: &Site, node: &Node, traffic: &Traffic) -> Result<(), Error> {
+    let flows = u64::from(traffic.flows);
+    let time = Duration::from_secs(flows.div_ceil(u64::from(RATE)));
+    let mut live = 0;
+    for pass in 1..=PASSES {
+        let source = site.namespace("source");
+        Load::paced(&source, "out", traffic.clone(), RATE, time).join()?;
+        live = node.status()?.flows;
+        eprintln!("{live} of {flows} flows are open, {pass} times sent to all");
+        if live == flows {
+            return Ok(());
         }
     }
-    let tail = recording.behind()?;
-    Ok(Prepared { tail, snapshots, journal: recording.journal })
+    let output = format!("{live} of {flows} are open");
+    Err(Error::Command { command: "open flows".into(), output })
 }
 
-/// As a node starts: opening, slots, decision node; and the flows found.
-fn start(folder: &Path, tier: &Tier) -> Result<([Duration; 3], u64), StartError> {
-    let begun = Instant::now();
-    let journal =
-        EmbeddedJournal::open(folder, StoreLimits::default()).map_err(RecoveryError::from)?;
-    let journal = Arc::new(journal);
-    let hosts = hosts(&journal, tier)?;
-    let opened = begun.elapsed();
-    let slots = hosts.recover_slots()?;
-    let recovered = begun.elapsed();
-    let flows = slots.iter().map(|(driver, _)| driver.machine().flow_count() as u64).sum();
-    let (drivers, cuts): (Vec<_>, Vec<_>) = slots.into_iter().unzip();
-    let machine = Decision::new(DecisionSetup::new(hosts.hash.clone(), DirectiveId(1 << 40)));
-    let now = hosts.clock.now();
-    let mut decision = Driver::resume(machine, setup(u16::MAX), Position::default(), now);
-    decision.handle(Input::Command { command: decision::Command::Begin(cuts), reply: None }, now);
-    let decided = begun.elapsed();
-    drop(drivers);
-    Ok(([opened, recovered - opened, decided - recovered], flows))
+/// Kills the node and starts it again, and says how many milliseconds after the kill the first
+/// packet came.
+fn gap(site: &Site, node: &mut Node, sink: &Sink, traffic: Traffic) -> Result<f64, Error> {
+    let before = sink.counts()?.packets;
+    let load = Load::paced(&site.namespace("source"), "out", traffic, RATE, GAP_LIMIT);
+    site.wait_for("packets come through", GAP_LIMIT, || come(sink, before))?;
+    let killed = Instant::now();
+    node.kill()?;
+    node.spawn()?;
+    // The process is dead, and the new one has not come to its ports yet.
+    let before = sink.counts()?.packets;
+    site.wait_for("a packet comes through", GAP_LIMIT, || come(sink, before))?;
+    let gap = killed.elapsed();
+    node.wait_until_ready(READY_LIMIT)?;
+    load.stop()?;
+    Ok(gap.as_secs_f64() * 1e3)
 }
 
-/// The same without snapshots, one slot after another.
-fn from_all_records(folder: &Path, tier: &Tier) -> Result<Duration, StartError> {
-    let begun = Instant::now();
-    let journal =
-        EmbeddedJournal::open(folder, StoreLimits::default()).map_err(RecoveryError::from)?;
-    let journal = Arc::new(journal);
-    let hosts = hosts(&journal, tier)?;
-    let mut drivers = Vec::new();
-    for number in 0..recorded::SLOTS {
-        let fresh = hosts.fresh_slot(number, 1);
-        let mut recovery = Recovery::new(fresh, setup(number), Position::default());
-        recovery.take_all(&journal.reader())?;
-        drivers.push(recovery.finish(hosts.clock.now()));
-    }
-    Ok(begun.elapsed())
-}
-
-/// Copies a data folder with its store, and says how many bytes that were.
-fn copy(from: &Path, to: &Path) -> Result<u64, std::io::Error> {
-    if to.exists() {
-        fs::remove_dir_all(to)?;
-    }
-    fs::create_dir_all(to.join("store"))?;
-    let mut bytes = 0;
-    for entry in fs::read_dir(from.join("store"))? {
-        let entry = entry?;
-        bytes += fs::copy(entry.path(), to.join("store").join(entry.file_name()))?;
-    }
-    Ok(bytes)
+fn come(sink: &Sink, before: u64) -> Option<()> {
+    sink.counts().is_ok_and(|counts| counts.packets > before).then_some(())
 }

@@ -57,7 +57,8 @@ pub(super) struct Bare {
 
 /// A UDP flow ends after as long a silence as in the kernel (`nf_conntrack_udp_timeout`, 30 s);
 /// 32 pool addresses hold two million flows to one destination end.
-const PLAN: NodePlan = NodePlan { resources: include_str!("bench.yaml"), configuration: "" };
+pub(super) const PLAN: NodePlan =
+    NodePlan { resources: include_str!("bench.yaml"), configuration: "" };
 
 /// The same for the kernel. `masquerade` where one address has ports enough.
 fn rules(masquerade: bool) -> String {
@@ -77,15 +78,7 @@ impl Running {
     /// When it does not start.
     pub(super) fn start(site: &Site, kind: Kind, masquerade: bool) -> Result<Running, Error> {
         match kind {
-            Kind::Penstock => {
-                // No flows of an earlier round.
-                for left in ["data", "run"] {
-                    drop(fs::remove_dir_all(site.folder().join(left)));
-                }
-                let node = Node::start(site, Forwarder::Penstock, PLAN)?;
-                node.apply()?;
-                Ok(Running::Penstock(Box::new(node)))
-            }
+            Kind::Penstock => Ok(Running::Penstock(Box::new(start_penstock(site)?))),
             Kind::Bare => start_bare(site),
             Kind::Nftables => {
                 let node = site.namespace("node");
@@ -136,6 +129,19 @@ impl Running {
             }
         }
     }
+}
+
+/// Penstock's process, without flows of an earlier round, and with its resources applied.
+///
+/// # Errors
+/// When it does not start.
+pub(super) fn start_penstock(site: &Site) -> Result<Node, Error> {
+    for left in ["data", "run"] {
+        drop(fs::remove_dir_all(site.folder().join(left)));
+    }
+    let node = Node::start(site, Forwarder::Penstock, PLAN)?;
+    node.apply()?;
+    Ok(node)
 }
 
 fn start_bare(site: &Site) -> Result<Running, Error> {

@@ -35,7 +35,7 @@ pub enum Bench {
     Nic,
     /// New flows per second beside nftables' conntrack, and the first packet's latency.
     Open,
-    /// How long a start takes with many live flows, from snapshots and from all records.
+    /// The node killed under many live flows: how long until packets come through again.
     Recover,
     /// Rebuilding state beside reading and parsing the same records, and from one moment.
     Replay,

@@ -139,23 +139,40 @@ impl Node {
         self.site.folder().join("run").join(crate::config::API_SOCKET)
     }
 
-    /// Starts the process again after [`Node::kill`].
+    /// Starts the process again after [`Node::kill`], and waits until it is ready.
     ///
     /// # Errors
     /// As [`Node::start`].
     pub(crate) fn launch(&mut self) -> Result<(), Error> {
+        self.spawn()?;
+        self.wait_until_ready(READY_LIMIT)
+    }
+
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// When there is no binary, or the system starts none.
+    pub(crate) fn spawn(&mut self) -> Result<(), Error> {
         let mut command = self.site.namespace("node").command(&binary()?.display().to_string());
         command.arg("node").arg("--config").arg(self.configuration_path());
-        let log = self.log_path();
-        let mut process = self.site.start(command, "penstock node", &log)?;
+        self.process = Some(self.site.start(command, "penstock node", &self.log_path())?);
+        Ok(())
+    }
+
+    /// Waits until the process that was started is ready.
+    ///
+    /// # Errors
+    /// When it ends or takes longer; its log is in the message.
+    pub(crate) fn wait_until_ready(&mut self, limit: Duration) -> Result<(), Error> {
+        let Some(mut process) = self.process.take() else { return Err(self.no_api()) };
         let mut status = None;
-        let ready = self.site.wait_for("the node is ready", READY_LIMIT, || {
+        let ready = self.site.wait_for("the node is ready", limit, || {
             status = process.ended();
             if status.is_some() || self.is_ready() { Some(()) } else { None }
         });
         self.process = Some(process);
         let tail = || {
-            let text = fs::read_to_string(&log).unwrap_or_default();
+            let text = fs::read_to_string(self.log_path()).unwrap_or_default();
             let lines: Vec<_> = text.lines().rev().take(15).collect();
             lines.into_iter().rev().fold(String::new(), |all, line| all + "\n  | " + line)
         };

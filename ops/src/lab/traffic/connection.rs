@@ -77,6 +77,17 @@ impl Connection {
         Ok(serde_json::from_slice(&self.body(length)?)?)
     }
 
+    /// The same, with so much time for the answer to begin.
+    ///
+    /// # Errors
+    /// As [`Connection::answer`].
+    pub(crate) fn answer_within(&mut self, limit: Duration) -> io::Result<Answer> {
+        self.stream.get_ref().set_read_timeout(Some(limit))?;
+        let answer = self.answer();
+        self.stream.get_ref().set_read_timeout(Some(LIMIT))?;
+        answer
+    }
+
     /// Asks for `/` and reads the answer.
     ///
     /// # Errors
