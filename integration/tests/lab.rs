@@ -104,3 +104,8 @@ fn a_draining_target_keeps_what_it_has() {
 fn t11_shards_forget_and_flows_do_not() {
     check("T11");
 }
+
+#[test]
+fn data_folders_with_faults() {
+    check("FAULTS");
+}

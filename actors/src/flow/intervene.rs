@@ -11,6 +11,7 @@ use penstock_event_schema::event::flow::{CloseReason, Counters, FlowIntervened};
 use penstock_event_schema::id::Time;
 use penstock_event_schema::requirement::{Action, Condition, Intervention, UnknownPolicy};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// The shortest time over which packets a second are counted.
 const RATE_MS: u64 = 1_000;
@@ -32,24 +33,15 @@ pub(super) struct Rules {
 }
 
 /// What of it is recorded.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct RecordedRules<'a> {
-    all: &'a [Intervention],
+    pub(super) all: Cow<'a, [Intervention]>,
     acted: u8,
     refused: Option<(Action, Time)>,
 }
 
-/// The same read back.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RestoredRules {
-    pub(super) all: Vec<Intervention>,
-    acted: u8,
-    refused: Option<(Action, Time)>,
-}
-
-impl From<RestoredRules> for Box<Rules> {
-    fn from(RestoredRules { all, acted, refused }: RestoredRules) -> Box<Rules> {
+impl From<RecordedRules<'_>> for Box<Rules> {
+    fn from(RecordedRules { all, acted, refused }: RecordedRules<'_>) -> Box<Rules> {
         let rules = Rules { all: all.into(), acted, refused, told: None, met: 0, rate: (None, 0) };
         Box::new(rules)
     }
@@ -65,7 +57,7 @@ impl Rules {
     }
 
     pub(super) fn recorded(&self) -> RecordedRules<'_> {
-        RecordedRules { all: &self.all, acted: self.acted, refused: self.refused }
+        RecordedRules { all: Cow::Borrowed(&self.all), acted: self.acted, refused: self.refused }
     }
 
     fn meet(&mut self, is_met: impl Fn(Condition) -> bool) {

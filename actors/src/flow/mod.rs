@@ -56,6 +56,7 @@ mod intervene;
 mod protocol;
 mod record;
 mod slot;
+mod stored;
 mod summary;
 mod table;
 mod tally;

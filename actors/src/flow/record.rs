@@ -1,19 +1,17 @@
 //! What a slot holds: flows, bindings and openings.
 
 use super::connection::{Connection, FlowState};
-use super::intervene::{RecordedRules, RestoredRules, Rules};
+use super::intervene::Rules;
 use super::protocol::SlotLimits;
 use crate::deliberate::{Fault, is};
 use penstock_event_schema::directive::{Direction, Directive};
-use penstock_event_schema::event::flow::{
-    Choice, CloseReason, Counters, FlowEvent, FlowOpened, Resource, ReverseBound, Trackers,
-};
+use penstock_event_schema::event::flow::{Choice, CloseReason, Counters, Resource, Trackers};
 use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::{ShardId, Time};
 use penstock_event_schema::message::decision::Proposal;
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::requirement::UnknownPolicy;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -249,127 +247,6 @@ impl Flow {
             last_seen: self.live.last_seen,
             replicas: [self.trackers.forward.len(), self.trackers.reverse.len()],
         }
-    }
-
-    /// Its part of the recorded state.
-    pub(super) fn recorded(&self) -> Recorded<'_> {
-        Recorded::Flow {
-            directive: &self.directive,
-            resources: &self.resources,
-            choices: &self.choices,
-            trackers: &self.trackers,
-            unknown: self.unknown,
-            tenant: &self.subject.tenant,
-            partition: &self.subject.partition,
-            opened: self.opened,
-            rules: self.rules.as_deref().map(Rules::recorded),
-        }
-    }
-}
-
-impl Binding {
-    /// Its part of the recorded state.
-    pub(super) fn recorded(&self) -> Recorded<'_> {
-        Recorded::Binding {
-            directive: &self.directive,
-            tenant: &self.subject.tenant,
-            partition: &self.subject.partition,
-            bound: self.bound,
-        }
-    }
-}
-
-/// An entry of the recorded state: MessagePack, since a recovery reads hundreds of thousands of
-/// them, with the names of fields, so that later versions can add some.
-#[derive(Serialize)]
-pub(super) enum Recorded<'a> {
-    Flow {
-        directive: &'a Directive,
-        resources: &'a [Resource],
-        choices: &'a [Choice],
-        trackers: &'a Trackers,
-        unknown: UnknownPolicy,
-        tenant: &'a str,
-        partition: &'a str,
-        opened: Time,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        rules: Option<RecordedRules<'a>>,
-    },
-    Binding {
-        directive: &'a Directive,
-        tenant: &'a str,
-        partition: &'a str,
-        bound: Time,
-    },
-}
-
-impl Recorded<'_> {
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let mut writer = rmp_serde::Serializer::new(out).with_struct_map();
-        self.serialize(&mut writer).expect("records are plain data, and a Vec takes all bytes");
-    }
-}
-
-/// The same read back.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-enum Restored {
-    Flow {
-        directive: Arc<Directive>,
-        resources: Vec<Resource>,
-        choices: Vec<Choice>,
-        trackers: Trackers,
-        unknown: UnknownPolicy,
-        tenant: String,
-        partition: String,
-        opened: Time,
-        #[serde(default)]
-        rules: Option<RestoredRules>,
-    },
-    Binding {
-        directive: Arc<Directive>,
-        tenant: String,
-        partition: String,
-        bound: Time,
-    },
-}
-
-/// An entry of the recorded state as the event that makes it, with its time. What a flow's
-/// opening excluded is no part of the state.
-pub(super) fn restored(
-    entry: &[u8],
-) -> Result<(FlowEvent, Time, Option<RestoredRules>), rmp_serde::decode::Error> {
-    match rmp_serde::from_slice(entry)? {
-        Restored::Flow {
-            directive,
-            resources,
-            choices,
-            trackers,
-            unknown,
-            tenant,
-            partition,
-            opened,
-            rules,
-        } => {
-            let interventions = rules.as_ref().map(|rules| rules.all.clone()).unwrap_or_default();
-            let event = FlowOpened {
-                directive,
-                resources,
-                choices,
-                excluded: Vec::new(),
-                trackers,
-                unknown,
-                interventions,
-                tenant,
-                partition,
-            };
-            Ok((FlowEvent::FlowOpened(event), opened, rules))
-        }
-        Restored::Binding { directive, tenant, partition, bound } => Ok((
-            FlowEvent::ReverseBound(ReverseBound { directive, tenant, partition }),
-            bound,
-            None,
-        )),
     }
 }
 

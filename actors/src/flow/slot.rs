@@ -4,9 +4,8 @@
 use super::connection::Connection;
 use super::intervene::Rules;
 use super::protocol::{Command, Effect, Event, SlotRefusal, SlotSetup, Timer};
-use super::record::{
-    Binding, Flow, FlowView, Live, Opening, Phase, Recorded, Shared, Subject, restored,
-};
+use super::record::{Binding, Flow, FlowView, Live, Opening, Phase, Shared, Subject};
+use super::stored::Stored;
 use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
@@ -543,19 +542,19 @@ impl Machine for Slot {
 
     /// An entry per flow and per binding, in the order of their keys.
     fn recorded_state(&self, out: &mut Vec<u8>) {
-        let mut sorted: BTreeMap<FlowKey, Recorded<'_>> = BTreeMap::new();
+        let mut sorted: BTreeMap<FlowKey, Stored<'_>> = BTreeMap::new();
         let flows = self.table.flows.iter();
-        sorted.extend(flows.map(|(_, flow)| (flow.directive.flow, flow.recorded())));
+        sorted.extend(flows.map(|(_, flow)| (flow.directive.flow, flow.into())));
         let bindings = self.table.bindings.iter();
-        sorted.extend(bindings.filter_map(|(_, b)| Some((b.directive.reverse?, b.recorded()))));
-        for recorded in sorted.into_values() {
-            entries::push(out, |out| recorded.write(out));
+        sorted.extend(bindings.filter_map(|(_, b)| Some((b.directive.reverse?, b.into()))));
+        for stored in sorted.into_values() {
+            entries::push(out, |out| stored.write(out));
         }
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
         entries::each(state, |entry| {
-            let (event, at, rules) = restored(entry)?;
+            let (event, at, rules) = Stored::read(entry)?.event();
             let key = match &event {
                 FlowEvent::FlowOpened(opened) => Some(opened.directive.flow),
                 _ => None,
@@ -567,7 +566,7 @@ impl Machine for Slot {
             {
                 flow.rules = Some(rules.into());
             }
-            Ok::<_, rmp_serde::decode::Error>(())
+            Ok::<_, postcard::Error>(())
         })
     }
 }

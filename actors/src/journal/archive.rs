@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// What an entry of a recorded state takes, about: a state is read as fast as its records when
 /// there are as many.
-const ENTRY_BYTES: u64 = 512;
+const ENTRY_BYTES: u64 = 128;
 
 /// When a snapshot is made.
 #[derive(Clone, Copy, Debug)]

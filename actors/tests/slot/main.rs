@@ -23,7 +23,6 @@ use penstock_event_schema::message::tracker::{
     BindOutcome, DirectiveReply, DirectiveRequest, TrackerMessage,
 };
 use penstock_event_schema::requirement::{Action, Condition, Intervention, UnknownPolicy};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const KEY: &str = "1/tcp/10.0.0.5:40000>10.90.0.80:80";
@@ -619,22 +618,17 @@ fn a_recovery_gives_every_flow_its_whole_limit_again() {
 }
 
 #[test]
-fn recorded_state_is_in_the_order_of_keys_and_names_its_fields() {
+fn recorded_state_is_in_the_order_of_keys() {
     let stage = Stage::open();
     let mut state = Vec::new();
     stage.slot.recorded_state(&mut state);
-    let mut found = Vec::new();
+    let mut kinds = Vec::new();
     entries::each(&state, |entry| {
-        let read: BTreeMap<String, BTreeMap<String, serde::de::IgnoredAny>> =
-            rmp_serde::from_slice(entry)?;
-        let (kind, fields) = read.into_iter().next().expect("an entry has a kind");
-        found.push(format!("{kind}: {}", fields.into_keys().collect::<Vec<_>>().join(" ")));
-        Ok::<_, rmp_serde::decode::Error>(())
+        kinds.push(entry[0]);
+        Ok::<_, String>(())
     })
     .unwrap();
-    let flow = "choices directive opened partition resources tenant trackers unknown";
-    let binding = "bound directive partition tenant";
-    assert_eq!(found, [format!("Flow: {flow}"), format!("Binding: {binding}")]);
+    assert_eq!(kinds, [0, 1], "the flow, whose network is the lower one, and its binding");
 }
 
 #[test]
@@ -651,6 +645,6 @@ fn a_state_that_is_cut_off_or_altered_is_refused_at_its_entry() {
     check(&state[..second], None);
     check(&state[..second - 1], Some(1));
     check(&state[..state.len() - 1], Some(2));
-    state[second + 5] ^= 1;
+    state[second + 4] = 7;
     check(&state, Some(2));
 }

@@ -3,7 +3,8 @@
 //! it the same with a single flow.
 //!
 //! The node is Penstock's process between two namespaces, started again as soon as it is dead.
-//! Its flows were opened by packets, its snapshots are those that it has made by itself. The
+//! Its flows were opened by packets, its snapshots are those that it has made by itself, none of
+//! them due when it is killed first. The
 //! folder's files are in the page cache, as after a kill and not as after a power cut.
 
 use super::ground::{self, mac};
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 const RATE: u32 = 12_000;
 /// How often all flows are sent to until all are open.
 const PASSES: u32 = 5;
+/// How long the snapshots may take that are due then.
+const SNAPSHOTS_LIMIT: Duration = Duration::from_secs(120);
 /// How long packets may stop.
 const GAP_LIMIT: Duration = Duration::from_secs(60);
 /// How long the node may take until it says so.
@@ -100,7 +103,9 @@ fn open(site: &Site, node: &Node, traffic: &Traffic) -> Result<(), Error> {
         live = node.status()?.flows;
         eprintln!("{live} of {flows} flows are open, {pass} times sent to all");
         if live == flows {
-            return Ok(());
+            return site.wait_for("no snapshot is due", SNAPSHOTS_LIMIT, || {
+                node.metric("penstock_snapshots_due").is_ok_and(|due| due == 0.0).then_some(())
+            });
         }
     }
     let output = format!("{live} of {flows} are open");

@@ -45,6 +45,7 @@ pub(crate) struct Node {
     site: Site,
     subject: Subject,
     plan: NodePlan,
+    data: PathBuf,
     process: Option<Process>,
 }
 
@@ -55,13 +56,12 @@ impl Node {
     /// # Errors
     /// When it ends or does not become ready; its log is in the message.
     pub(crate) fn start(site: &Site, subject: Subject, plan: NodePlan) -> Result<Node, Error> {
-        let mut node = Node { site: site.clone(), subject, plan, process: None };
+        let data = site.folder().join("data");
+        let mut node = Node { site: site.clone(), subject, plan, data, process: None };
         match subject {
             Subject::Penstock => {
-                let configuration = node.configuration_path();
-                fs::write(&configuration, node.configuration())
-                    .and_then(|()| fs::write(node.resources_path(), plan.resources))
-                    .map_err(trying(configuration.display().to_string()))?;
+                node.configure()?;
+                fs::write(node.resources_path(), plan.resources).map_err(trying("write"))?;
                 node.launch()?;
             }
             Subject::Nftables => twin::start(site)?,
@@ -105,6 +105,20 @@ impl Node {
         self.process.as_ref().map_or(0, Process::id)
     }
 
+    /// Has it keep its data in another folder from the next start on.
+    ///
+    /// # Errors
+    /// When its configuration cannot be written.
+    pub(crate) fn keep_data_in(&mut self, folder: PathBuf) -> Result<(), Error> {
+        self.data = folder;
+        self.configure()
+    }
+
+    fn configure(&self) -> Result<(), Error> {
+        let path = self.configuration_path();
+        fs::write(&path, self.configuration()).map_err(trying(path.display().to_string()))
+    }
+
     /// What stands in its configuration file.
     fn configuration(&self) -> String {
         format!(
@@ -126,7 +140,7 @@ impl Node {
 
     /// The node's data folder.
     pub(crate) fn data_path(&self) -> PathBuf {
-        self.site.folder().join("data")
+        self.data.clone()
     }
 
     /// Where the node's log lies.
@@ -257,6 +271,20 @@ impl Node {
     /// When it does not answer.
     pub(crate) fn status(&self) -> Result<NodeStatus, Error> {
         self.ask("/v1/node")
+    }
+
+    /// A metric without labels.
+    ///
+    /// # Errors
+    /// When it does not answer, or has no such metric.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64, Error> {
+        let finished = self.fetch("/metrics")?;
+        let value =
+            finished.output.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.ok_or_else(|| Error::Command {
+            command: "GET /metrics".into(),
+            output: format!("there is no {name}: {}", finished.everything()),
+        })
     }
 
     /// Its live flows.

@@ -127,18 +127,9 @@ impl Work {
             self.archive.trim(&self.retention, self.hosts.clock.now())?;
             return Ok(());
         }
-        let mut made = false;
-        for place in self.hosts.places() {
-            let behind = self.archive.behind(place.at())?;
-            if behind.is_due(&self.pace, self.hosts.clock.now()) {
-                made |= self.hosts.snapshot(&self.archive, place)?;
-            }
-            if self.stopping.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-        }
-        if made {
-            self.archive.flush()?;
+        self.snapshots()?;
+        if self.stopping.load(Ordering::Relaxed) {
+            return Ok(());
         }
         if self.trimmed.elapsed() >= TRIM_PERIOD || self.full.is_some() {
             self.trimmed = Instant::now();
@@ -149,6 +140,31 @@ impl Work {
                 self.archive.compact(self.full.is_some())?;
             }
         }
+        Ok(())
+    }
+
+    /// Makes the snapshots that are due.
+    fn snapshots(&mut self) -> Result<(), RecoveryError> {
+        let mut due = Vec::new();
+        for place in self.hosts.places() {
+            if self.archive.behind(place.at())?.is_due(&self.pace, self.hosts.clock.now()) {
+                due.push(place);
+            }
+        }
+        let mut flushed = Instant::now();
+        while let Some(place) = due.pop() {
+            metrics::gauge!("penstock_snapshots_due").set(due.len() as f64 + 1.0);
+            self.hosts.snapshot(&self.archive, place)?;
+            // A process that is killed loses what does not count yet.
+            if due.is_empty() || flushed.elapsed() >= PERIOD {
+                self.archive.flush()?;
+                flushed = Instant::now();
+            }
+            if self.stopping.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+        metrics::gauge!("penstock_snapshots_due").set(0.0);
         Ok(())
     }
 

@@ -2,22 +2,21 @@
 //! shards true to both, and starts a shard again that has died.
 
 use super::kept::Kept;
+use super::ready::{Ready, ReadyShard};
 use super::steering;
 use super::tier::Place;
 use super::underlay::{Reader, Underlay};
 use super::wiring::Wiring;
 use crate::api::plane::{PortStatus, ShardStatus as ShardRow};
-use crate::config::{AttachMode, NodeConfig, ZeroCopy};
+use crate::config::NodeConfig;
 use penstock_actors::network::{Catalog, TargetEnd};
 use penstock_actors::shell::clock::Clock;
 use penstock_dataplane::actor::{
     ShardActor, ShardArguments, ShardMessage, ShardStatus, ThreadOptions, Uplink,
 };
 use penstock_dataplane::nic::PortIndex;
-use penstock_dataplane::nic::af_xdp::{
-    AfXdp, AfXdpConfig, AfXdpError, AskedMode, Attachment, Bound, Program, ProgramConfig,
-};
-use penstock_dataplane::shard::{CachedDirective, Invalidation, Shard, ShardConfig, ShardInput};
+use penstock_dataplane::nic::af_xdp::{AfXdp, AfXdpError, Attachment, Bound, Program};
+use penstock_dataplane::shard::{CachedDirective, Invalidation, ShardInput};
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::id::{NetworkId, ShardId};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
@@ -100,6 +99,8 @@ pub struct DataplaneArguments {
     pub reader: Reader,
     /// Random bits for the shards' hashes.
     pub seed: u64,
+    /// What takes long to make, made with that seed.
+    pub ready: Ready,
 }
 
 /// See the module.
@@ -148,8 +149,9 @@ impl Actor for Dataplane {
             underlay,
             reader,
             seed,
+            ready,
         } = arguments;
-        let program = Program::load(program_config(&config))?;
+        let Ready { program, shards } = ready;
         let mut state = DataplaneState {
             config,
             clock,
@@ -177,8 +179,8 @@ impl Actor for Dataplane {
         // reaches the kernel.
         let steering = state.steering();
         state.program().steer(&steering)?;
-        for number in 0..state.config.shards {
-            state.start_shard(number, myself.get_cell()).await?;
+        for (number, shard) in (0..).zip(shards) {
+            state.start_shard(number, Some(shard), myself.get_cell()).await?;
         }
         state.program().attach()?;
         Ok(state)
@@ -238,19 +240,8 @@ impl Actor for Dataplane {
             )
             .into());
         }
-        state.start_shard(number as u16, myself.get_cell()).await
+        state.start_shard(number as u16, None, myself.get_cell()).await
     }
-}
-
-fn program_config(config: &NodeConfig) -> ProgramConfig {
-    let mut program = ProgramConfig::new(config.ports.clone(), config.run_directory.clone());
-    program.mode = match config.dataplane.mode {
-        AttachMode::Auto => AskedMode::Auto,
-        AttachMode::Native => AskedMode::Native,
-        AttachMode::Generic => AskedMode::Generic,
-    };
-    program.shards = u32::from(config.shards);
-    program
 }
 
 impl DataplaneState {
@@ -260,41 +251,27 @@ impl DataplaneState {
         steering::steering(&self.catalog, self.kept.ends(), &self.networks, kernel, ports)
     }
 
-    fn shard_config(&self, number: u16) -> ShardConfig {
-        let entries =
-            usize::try_from(self.config.dataplane.cache_entries_max).unwrap_or(usize::MAX);
-        ShardConfig {
-            shard: ShardId(number),
-            seed: self.seed ^ u64::from(number),
-            cache_entries4_max: entries,
-            cache_entries6_max: (entries / 4).max(1),
-            pending_frames_max: self.config.dataplane.pending_frames_max as usize,
-            both_directions: self.config.shards == 1,
-            ..ShardConfig::default()
-        }
-    }
-
-    /// Starts shard `number` anew: fresh sockets, an empty cache. What it has to know is told
-    /// before its first packet.
+    /// Starts shard `number`, anew where it is not `ready`. What it has to know is told before its
+    /// first packet.
     async fn start_shard(
         &mut self,
         number: u16,
+        ready: Option<ReadyShard>,
         supervisor: ActorCell,
     ) -> Result<(), ActorProcessingErr> {
-        let config = self.shard_config(number);
-        let ports = self.program().ports();
-        let mut side = AfXdpConfig {
-            zero_copy: self.config.dataplane.zero_copy == ZeroCopy::Auto,
-            ..AfXdpConfig::default()
+        let ready = match ready {
+            Some(ready) => ready,
+            None => {
+                let ports = self.program().ports();
+                ReadyShard::make(&self.config, self.seed, &ports, number)?
+            }
         };
-        let parked = u32::try_from(config.parked_frames_max())?;
-        side.chunks = side.chunks.max(side.chunks_min(ports.len() as u32) + 2 * parked);
-        let side = AfXdp::open(&side, &ports, u32::from(number))?;
+        let ReadyShard { shard, side } = ready;
         self.program().register(&side)?;
         let bound = side.bound().clone();
         let clock = self.clock;
         let arguments = ShardArguments {
-            shard: Shard::new(config),
+            shard,
             side,
             options: ThreadOptions {
                 name: format!("shard-{number}"),

@@ -20,6 +20,7 @@ pub(crate) mod identity;
 mod kept;
 mod lock;
 pub(crate) mod plane;
+mod ready;
 mod steering;
 mod supervisor;
 pub(crate) mod tier;

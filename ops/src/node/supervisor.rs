@@ -4,6 +4,7 @@
 use super::dataplane::{Dataplane, DataplaneArguments, DataplaneMessage};
 use super::health::Prober;
 use super::hosts::{Hosts, first_cut};
+use super::ready::Ready;
 use super::underlay::{self, Reader, Underlay};
 use crate::config::NodeConfig;
 use penstock_actors::network::Catalog;
@@ -74,6 +75,8 @@ impl Actor for Supervisor {
         let cell = myself.get_cell();
         let addresses: Vec<_> = underlay.addresses.iter().copied().collect();
         hosts.wiring.set_kernel_addresses(addresses.clone());
+        let (for_dataplane, seed) = (config.clone(), hosts.seed);
+        let ready = tokio::task::spawn_blocking(move || Ready::make(&for_dataplane, seed));
         let catalog = hosts.networks(addresses, cell.clone()).await?;
         let cuts = hosts.slots(cell.clone()).await?;
         hosts.decision(&catalog, cuts, cell.clone()).await?;
@@ -86,7 +89,8 @@ impl Actor for Supervisor {
             replies: hosts.wiring.reply_ends().await.ok_or("the slots ended while they started")?,
             underlay: underlay.clone(),
             reader: reader.clone(),
-            seed: hosts.seed,
+            seed,
+            ready: ready.await??,
         };
         let (dataplane, _) =
             Dataplane::spawn_linked(None, Dataplane, arguments, cell.clone()).await?;

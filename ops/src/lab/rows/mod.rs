@@ -6,6 +6,7 @@ mod change;
 mod drain;
 mod explain;
 mod fast_path;
+mod faults;
 mod forgotten;
 mod forward;
 mod health;
@@ -39,7 +40,7 @@ pub(crate) struct Row {
 }
 
 /// All rows, in the order in which they are played.
-pub(crate) const ROWS: [Row; 22] = [
+pub(crate) const ROWS: [Row; 23] = [
     Row {
         name: "T2",
         about: "a balanced address: shares, and flows that stick",
@@ -161,6 +162,12 @@ pub(crate) const ROWS: [Row; 22] = [
         about: "what was recorded, rebuilt and decided again",
         is_long: false,
         run: explain::replay,
+    },
+    Row {
+        name: "FAULTS",
+        about: "a full disk, a log cut off or damaged",
+        is_long: true,
+        run: faults::run,
     },
 ];
 
