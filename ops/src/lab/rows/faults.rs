@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Size of the small disk, for tmpfs(5).
-const DISK: &str = "size=256m";
+const DISK: &str = "size=512m";
 /// What is left of it when it is full: less than a node keeps in reserve.
 const LEFT: u64 = 40 << 20;
 /// How soon the node notices: it looks once a second.
