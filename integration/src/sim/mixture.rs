@@ -101,6 +101,7 @@ fn draw_setup(seed: u64, random: &mut Random) -> NodeSetup {
         limits: FlowLimits {
             flows: random.happens(250).then_some(12),
             new_per_second: random.happens(150).then_some(10),
+            packets_per_second: None,
         },
         probed: random.happens(400),
         drain_ms: random.pick(&[None, Some(500), Some(2_000)]),

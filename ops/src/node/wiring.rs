@@ -14,6 +14,7 @@ use penstock_actors::network::{self, Catalog, Draining, Networks, Probed, Target
 use penstock_actors::seam::Outlet;
 use penstock_actors::shell::host::HostRef;
 use penstock_dataplane::actor::{ShardMessage, Uplink};
+use penstock_dataplane::meter::Metered;
 use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::shard::{Invalidation, ShardInput};
 use penstock_event_schema::event::flow::{FlowIntervened, RefusalReason};
@@ -291,6 +292,10 @@ impl Uplink for Wiring {
             (driver(self.hash.slot(&report.key)), flow::Command::Report(report))
         };
         self.to_slots(reports.into_iter().map(report).collect());
+    }
+
+    fn metered(&self, shard: ShardId, said: Vec<Metered>) {
+        self.to_dataplane(DataplaneMessage::Metered(shard, said));
     }
 
     fn resolve(&self, port: PortIndex, address: IpAddr) {
