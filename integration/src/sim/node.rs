@@ -519,7 +519,7 @@ impl Node {
         self.refused.extend(replies);
         for effect in effects {
             let event = match effect {
-                network::Effect::Publish(event) => event,
+                network::Effect::Publish(event) => *event,
                 network::Effect::LookAtDrains(drains) => {
                     self.look_at_drains(drains, around);
                     continue;

@@ -379,7 +379,7 @@ impl Outlet<Networks> for NetworkOutlet {
     fn deliver(&mut self, effects: &mut Vec<(u32, network::Effect)>) {
         for (_, effect) in effects.drain(..) {
             match effect {
-                network::Effect::Publish(event) => self.0.publish(event),
+                network::Effect::Publish(event) => self.0.publish(*event),
                 network::Effect::LookAtDrains(drains) => {
                     let wiring = self.0.clone();
                     tokio::spawn(async move { wiring.look_at_drains(drains).await });
