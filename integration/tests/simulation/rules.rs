@@ -111,6 +111,7 @@ fn the_intervention_checker_finds_what_passes_what_goes_on_and_what_was_not_aske
     use Happens::{Acts, Closes, Drains, Fails, Leaves, Opens, Recovers};
     const BYTES: Intervention = rule(Condition::BytesOver(1_000), Action::Drop);
     const AGE: Intervention = rule(Condition::AgeOverMs(1_000), Action::Reset);
+    const RATE: Intervention = rule(Condition::PacketsPerSecondOver(2), Action::Drop);
     const HEALTH: Intervention = rule(Condition::TargetUnhealthy, Action::Reset);
     const NOTE: Intervention = rule(Condition::AgeOverMs(1_000), Action::Notify);
     type Row = (&'static str, &'static [(u64, Happens)], &'static [&'static str]);
@@ -144,6 +145,33 @@ fn the_intervention_checker_finds_what_passes_what_goes_on_and_what_was_not_aske
             "twice",
             &[(0, Opens(&[AGE])), (1_000, Acts(0, AGE)), (1_001, Acts(0, AGE))],
             &["is intervened on again"],
+        ),
+        (
+            "too fast",
+            &[
+                (0, Opens(&[RATE])),
+                (1, Leaves(1)),
+                (2, Leaves(1)),
+                (3, Leaves(1)),
+                (1_100, Acts(0, RATE)),
+            ],
+            &[],
+        ),
+        (
+            "as fast as may be",
+            &[(0, Opens(&[RATE])), (1, Leaves(1)), (2, Leaves(1)), (1_100, Acts(0, RATE))],
+            &["did not meet PacketsPerSecondOver"],
+        ),
+        (
+            "as many, in a longer time",
+            &[
+                (0, Opens(&[RATE])),
+                (1, Leaves(1)),
+                (1_500, Leaves(1)),
+                (3_000, Leaves(1)),
+                (4_100, Acts(0, RATE)),
+            ],
+            &["did not meet PacketsPerSecondOver"],
         ),
         ("a sound target", &[(0, Opens(&[HEALTH])), (1, Acts(0, HEALTH))], &["did not meet"]),
         ("a target fails", &[(0, Opens(&[HEALTH])), (1, Fails), (2, Acts(0, HEALTH))], &[]),
