@@ -442,7 +442,7 @@ fn a_requirement_limits_its_flows() {
         7,
         RefusalReason::NewFlowLimit,
     );
-    let limits = FlowLimits { flows: Some(5), new_per_second: Some(7) };
+    let limits = FlowLimits { flows: Some(5), new_per_second: Some(7), ..none };
     let mut decision = check_limits(limits, 20, 5, RefusalReason::FlowLimit);
     // Other requirements are not touched, and cuts that are without the flows free their places.
     proposal(ask(&mut decision, "1/tcp/10.0.0.5:40000>10.90.0.81:80", &[]));

@@ -90,14 +90,14 @@ impl Stage {
 
 fn show(effect: &Effect) -> String {
     match effect {
-        Effect::Publish(NetworkEvent::TargetHealthChanged(changed)) => {
-            let state = if changed.healthy { "healthy" } else { "unhealthy" };
-            format!("{} {state}: {}", changed.name, changed.reason)
-        }
-        Effect::Publish(NetworkEvent::TargetDrained(drained)) => {
-            format!("drained {}", drained.target)
-        }
-        Effect::Publish(_) => "published".into(),
+        Effect::Publish(event) => match event.as_ref() {
+            NetworkEvent::TargetHealthChanged(changed) => {
+                let state = if changed.healthy { "healthy" } else { "unhealthy" };
+                format!("{} {state}: {}", changed.name, changed.reason)
+            }
+            NetworkEvent::TargetDrained(drained) => format!("drained {}", drained.target),
+            _ => "published".into(),
+        },
         Effect::LookAtDrains(drains) => {
             let show = |drain: &penstock_actors::network::Draining| {
                 format!("{}{}", drain.target, if drain.overdue { " overdue" } else { "" })

@@ -12,10 +12,11 @@ use crate::cache::{Form, Key, Key4, Key6, Place};
 use crate::nic::{Frame, FrameMemory};
 use crate::packet::plain::{self, HEAD_BYTES, SHORTEST_BYTES};
 use crate::packet::{Parsed, parse, tcp};
-use crate::pipeline::{Manner, is_for_us, sanity};
+use crate::pipeline::{Detour, Manner, is_for_us, sanity};
 use crate::rewrite::apply_plain4;
 use crate::route::Hop;
-use crate::shard::{Shard, Turn};
+use crate::shard::{DropReason, Shard, Turn};
+use crate::words::Standing;
 use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
 use penstock_event_schema::id::NetworkId;
 
@@ -132,9 +133,10 @@ impl Shard {
         let entry = self.tables.four.entry_mut(guess.slot);
         let state = entry.state();
         let tcp_flags = plain::tcp_flags(head);
+        let standing = self.words.standing(state.requirement, state.generation);
         if !entry.holds(&Key4::of(head, guess.network))
             || tcp_flags & NOTABLE != 0
-            || self.words.requirement(state.requirement) != state.generation
+            || standing == Standing::Outdated
         {
             return false;
         }
@@ -145,6 +147,10 @@ impl Shard {
         let ip_bytes = plain::ip_bytes(head);
         if ip_bytes > mtu || !apply_plain4(head, entry) {
             return false;
+        }
+        if standing == Standing::Metered && !self.meters.take(state.requirement, turn.now) {
+            self.discard(turn, frame, DropReason::RequirementRate);
+            return true;
         }
         if let Some(addresses) = head.first_chunk_mut() {
             *addresses = ethernet;
@@ -188,11 +194,14 @@ impl Shard {
             return false;
         }
         let found = (guess.slot, &key);
-        let Ok(way) = self.execute::<F>(bytes, &packet, found, Manner::Plain, turn.now) else {
-            return false;
-        };
-        self.counters.batch_way = self.counters.batch_way.wrapping_add(1);
-        self.depart(turn, frame, way);
+        match self.execute::<F>(bytes, &packet, found, Manner::Plain, turn.now) {
+            Ok(way) => {
+                self.counters.batch_way = self.counters.batch_way.wrapping_add(1);
+                self.depart(turn, frame, way);
+            }
+            Err(Detour::AboveRate) => self.discard(turn, frame, DropReason::RequirementRate),
+            Err(_) => return false,
+        }
         true
     }
 }

@@ -60,6 +60,8 @@ reasons! {
         FragmentFull = "fragment_full",
         /// The rewrite was not possible.
         CannotApply = "cannot_apply",
+        /// More packets than its requirement may have in a second.
+        RequirementRate = "requirement_rate",
         /// No free chunk for a copy or fragment.
         NoMemory = "no_memory",
     }

@@ -121,6 +121,9 @@ impl Shard {
         if copies == 0 || matches!(manner, Manner::Error(_)) {
             return self.discard(turn, frame, DropReason::CannotApply);
         }
+        if !self.meter(&entry.state(), turn.now) {
+            return self.discard(turn, frame, DropReason::RequirementRate);
+        }
         self.counters.hits += 1;
         self.count::<F, M>(turn, packet, slot);
         let mut original = std::mem::take(&mut self.original);

@@ -13,6 +13,7 @@
 //! | [`shard`] | the whole: limits, inputs, outputs, time |
 //! | [`cache`], [`side`], [`words`] | directives by key; what does not fit them; which still count |
 //! | [`pending`], [`negative`] | packets without a directive, and what keeps junk from the slow path |
+//! | [`meter`], [`apportion`] | limits of packets a second; a node's limit divided over its shards |
 //! | [`fragment`] | later fragments follow the first |
 //! | [`route`], [`egress`] | next hops; neighbours not known yet, copies, cuts |
 //! | [`answer`] | ICMP errors, resets, ARP and neighbour solicitations |
@@ -24,6 +25,7 @@
 
 pub mod actor;
 pub mod answer;
+pub mod apportion;
 pub mod batch;
 pub mod bench;
 pub mod cache;
@@ -32,6 +34,7 @@ pub mod craft;
 pub mod egress;
 pub mod fragment;
 pub mod hash;
+pub mod meter;
 pub mod negative;
 pub mod nic;
 pub mod outbox;

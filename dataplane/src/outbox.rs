@@ -1,5 +1,6 @@
 //! What a shard has to say, until it is taken: bounded queues, questions first.
 
+use crate::meter::Metered;
 use crate::nic::PortIndex;
 use crate::shard::{CachedDirective, ShardOutput};
 use penstock_event_schema::message::report::ActivityReport;
@@ -11,6 +12,9 @@ use std::net::IpAddr;
 const RESOLVES_MAX: usize = 1_024;
 /// Listings that may wait to be taken.
 const LISTINGS_MAX: usize = 4;
+
+/// What is said of meters that may wait to be taken.
+const METERS_MAX: usize = 1_024;
 
 /// A queue that takes no more than it has room for.
 struct Bounded<T> {
@@ -41,6 +45,7 @@ pub struct Outbox {
     requests: Bounded<DirectiveRequest>,
     resolves: Bounded<(PortIndex, IpAddr)>,
     listings: Bounded<Vec<CachedDirective>>,
+    meters: Bounded<Metered>,
     reports: Bounded<ActivityReport>,
 }
 
@@ -51,6 +56,7 @@ impl Outbox {
             requests: Bounded::new(requests_max),
             resolves: Bounded::new(RESOLVES_MAX),
             listings: Bounded::new(LISTINGS_MAX),
+            meters: Bounded::new(METERS_MAX),
             reports: Bounded::new(reports_max),
         }
     }
@@ -65,6 +71,11 @@ impl Outbox {
         self.reports.room()
     }
 
+    /// How much fits of what is said of meters.
+    pub fn meters_room(&self) -> usize {
+        self.meters.room()
+    }
+
     /// Adds a question. False when it does not fit; so for all of these.
     #[must_use]
     pub fn request(&mut self, request: DirectiveRequest) -> bool {
@@ -75,6 +86,12 @@ impl Outbox {
     #[must_use]
     pub fn report(&mut self, report: ActivityReport) -> bool {
         self.reports.push(report)
+    }
+
+    /// Adds what is said of a meter.
+    #[must_use]
+    pub fn metered(&mut self, metered: Metered) -> bool {
+        self.meters.push(metered)
     }
 
     /// Adds a neighbour to be asked for.
@@ -99,6 +116,9 @@ impl Outbox {
         }
         if let Some(listed) = self.listings.queue.pop_front() {
             return Some(ShardOutput::Listed(listed));
+        }
+        if let Some(metered) = self.meters.queue.pop_front() {
+            return Some(ShardOutput::Metered(metered));
         }
         self.reports.queue.pop_front().map(ShardOutput::Report)
     }

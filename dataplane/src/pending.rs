@@ -12,6 +12,7 @@ use crate::parking::{Parking, Queue};
 use crate::shard::{DropReason, Shard, ShardConfig, Turn, stamp};
 use crate::side::{Copy, Side};
 use crate::waiting::Waiting;
+use crate::words::Standing;
 use penstock_event_schema::directive::{Direction, Directive, FastForm4, FastForm6, flag};
 use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::flow::FlowKey;
@@ -309,7 +310,7 @@ impl Shard {
         let age = |held: &F| {
             let state = held.state();
             let counts = state.flags & flag::NEGATIVE == 0
-                && words.requirement(state.requirement) == state.generation;
+                && words.standing(state.requirement, state.generation) != Standing::Outdated;
             match (counts, negative) {
                 (false, _) => Some(u32::MAX),
                 (true, true) => None,

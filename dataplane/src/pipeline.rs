@@ -9,6 +9,7 @@ use crate::nic::{Frame, FrameMemory, PortIndex};
 use crate::packet::{Content, Fragment, Malformed, Packet, Parsed, Version, inner, parse, tcp};
 use crate::route::{Hop, Ingress, NoWay, PORTS_MAX};
 use crate::shard::{DropReason, Shard, Turn, stamp};
+use crate::words::Standing;
 use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{NetworkId, Time};
@@ -44,6 +45,7 @@ pub(crate) enum Detour {
     TimeExceeded,
     TooBig(Hop),
     CannotApply,
+    AboveRate,
 }
 
 /// TCP flags that end a connection: worth a report at once.
@@ -169,7 +171,7 @@ impl Shard {
     }
 
     /// Carries out the entry in `slot`, if it is the one of `key` and nothing stands in the way.
-    /// With an error the frame is unchanged.
+    /// With an error the frame is unchanged, unless it is above its rate.
     pub(crate) fn execute<F: Form>(
         &mut self,
         bytes: &mut [u8],
@@ -186,7 +188,8 @@ impl Shard {
         if state.flags & flag::NEGATIVE != 0 {
             return Err(Detour::Negative);
         }
-        if self.words.requirement(state.requirement) != state.generation {
+        let standing = self.words.standing(state.requirement, state.generation);
+        if standing == Standing::Outdated {
             return Err(Detour::Outdated);
         }
         if packet.tcp_flags & BEGINNING == tcp::flag::SYN && !self.answered {
@@ -204,6 +207,10 @@ impl Shard {
         }
         if !carry_out(entry, bytes, packet, manner) {
             return Err(Detour::CannotApply);
+        }
+        // The last that can stand in the way: a token is taken for what leaves alone.
+        if standing == Standing::Metered && !self.meters.take(state.requirement, now) {
+            return Err(Detour::AboveRate);
         }
         let way = Way { port: hop.port, next_hop: state.next_hop, resolved: hop.resolved };
         if let (true, Some(addresses)) = (hop.resolved, bytes.first_chunk_mut()) {
@@ -238,7 +245,14 @@ impl Shard {
     /// Whether an entry counts at all.
     pub(crate) fn is_valid(&self, state: &State) -> bool {
         state.flags & flag::NEGATIVE == 0
-            && self.words.requirement(state.requirement) == state.generation
+            && self.words.standing(state.requirement, state.generation) != Standing::Outdated
+    }
+
+    /// Takes a token for a packet of a valid entry, if its requirement is metered. False when there
+    /// is none.
+    pub(crate) fn meter(&mut self, state: &State, now: Time) -> bool {
+        self.words.standing(state.requirement, state.generation) != Standing::Metered
+            || self.meters.take(state.requirement, now)
     }
 
     /// Counts a packet at its entry and sees to it that the trackers hear of it.
@@ -320,6 +334,7 @@ impl Shard {
         match detour {
             Detour::OtherKey => unreachable!("the caller has looked for the key"),
             Detour::CannotApply => self.discard(turn, frame, DropReason::CannotApply),
+            Detour::AboveRate => self.discard(turn, frame, DropReason::RequirementRate),
             Detour::Negative => {
                 let ended = state.last_seen.wrapping_sub(turn.stamp) as i32 <= 0;
                 if ended || state.generation != self.words.unmatched() {
@@ -354,6 +369,9 @@ impl Shard {
             Detour::TooBig(hop) => {
                 if !carry_out(&entry, turn.memory.bytes(frame), packet, manner) {
                     return self.discard(turn, frame, DropReason::CannotApply);
+                }
+                if !self.meter(&state, turn.now) {
+                    return self.discard(turn, frame, DropReason::RequirementRate);
                 }
                 self.counters.hits += 1;
                 self.count::<F, M>(turn, packet, slot);

@@ -3,12 +3,31 @@
 //! An entry is made with the word that its requirement has at that moment. To invalidate all
 //! entries of a requirement its word is changed, whatever their number; each of them is then a
 //! miss when its next packet comes.
+//!
+//! One bit of a requirement's word says that its packets are metered. Entries never have it, so
+//! what compares the two has it in hand, and entries stay valid when it changes.
 
 use penstock_event_schema::id::{NetworkId, RequirementId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One word for each number that a requirement can have.
 const REQUIREMENTS: usize = RequirementId::MAX as usize + 1;
+
+/// The bit of a requirement's word that says that it is metered.
+const METERED: u32 = 1;
+/// From one generation to the next.
+const GENERATION: u32 = 2;
+
+/// What its requirement's word says of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It counts.
+    Valid,
+    /// It counts, and each packet is metered.
+    Metered,
+    /// It no longer counts.
+    Outdated,
+}
 
 /// The words of one shard.
 pub struct Words {
@@ -30,10 +49,21 @@ impl Default for Words {
 }
 
 impl Words {
-    /// The word of a requirement, by the number that the fast forms hold.
+    /// What becomes of an entry of a requirement, by the number that the fast forms hold, that was
+    /// made with `word`.
     #[inline(always)]
-    pub fn requirement(&self, requirement: u16) -> u32 {
-        self.requirements[usize::from(requirement)]
+    pub fn standing(&self, requirement: u16, word: u32) -> Standing {
+        match self.requirements[usize::from(requirement)] ^ word {
+            0 => Standing::Valid,
+            METERED => Standing::Metered,
+            _ => Standing::Outdated,
+        }
+    }
+
+    /// Says whether packets of a requirement are metered.
+    pub fn set_metered(&mut self, requirement: RequirementId, metered: bool) {
+        let word = &mut self.requirements[usize::from(requirement.0)];
+        *word = *word & !METERED | u32::from(metered);
     }
 
     /// The word of negative entries.
@@ -52,14 +82,14 @@ impl Words {
         for network in networks {
             self.networks.entry(network).or_default().insert(requirement);
         }
-        self.requirement(requirement.0)
+        self.requirements[usize::from(requirement.0)] & !METERED
     }
 
     /// Invalidates the entries of a requirement.
     pub fn invalidate_requirement(&mut self, requirement: RequirementId) {
         self.changes += 1;
         let word = &mut self.requirements[usize::from(requirement.0)];
-        *word = word.wrapping_add(1);
+        *word = word.wrapping_add(GENERATION);
     }
 
     /// Invalidates the entries of all requirements that have sent packets from or into a network.
@@ -80,7 +110,7 @@ impl Words {
     pub fn invalidate_all(&mut self) {
         self.invalidate_unmatched();
         for word in self.requirements.iter_mut() {
-            *word = word.wrapping_add(1);
+            *word = word.wrapping_add(GENERATION);
         }
         self.networks.clear();
     }

@@ -2,10 +2,13 @@
 #![allow(missing_docs, reason = "tests")]
 #![allow(unsafe_code, reason = "a global allocator is unsafe by its signature")]
 
+use penstock_dataplane::meter::Share;
 use penstock_dataplane::nic::memory::MemoryNic;
 use penstock_dataplane::nic::{Frame, FrameMemory, PortIndex};
 use penstock_dataplane::route::{Route, RouteTable};
-use penstock_dataplane::shard::{PortState, Shard, ShardConfig, ShardInput, ShardOutput};
+use penstock_dataplane::shard::{
+    DropReason, PortState, Shard, ShardConfig, ShardInput, ShardOutput,
+};
 use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::id::{DirectiveId, Generation, NetworkId, RequirementId, Time};
 use penstock_event_schema::message::tracker::DirectiveReply;
@@ -121,6 +124,13 @@ fn send(
 
 #[test]
 fn a_hundred_thousand_hits_allocate_nothing() {
+    check(None, 102_400);
+    // Half of the 64 of each millisecond; the first batch meets an empty bucket.
+    check(Some(Share::of(32_000)), 51_168);
+}
+
+/// So many of the packets leave; the same without and with a limit that meters them.
+fn check(share: Option<Share>, expected: usize) {
     let mut memory = MemoryNic::new(2, 256, 2_048);
     let mut shard = configured(&mut memory);
     let frames: Vec<Vec<u8>> = (0..512).map(|n| datagram(n + 1)).collect();
@@ -147,25 +157,35 @@ fn a_hundred_thousand_hits_allocate_nothing() {
             memory.release(frame);
         }
     }
-    let counters = shard.counters();
-    let way_before = (counters.short_way, counters.batch_way);
+    let way_before = {
+        let counters = shard.counters();
+        (counters.short_way, counters.batch_way)
+    };
+    shard.handle_input(&mut memory, ShardInput::Share(RequirementId(1), share), Time(1));
     let before = ALLOCATIONS.get();
-    let (mut left, mut reports) = (0, 0);
+    let (mut left, mut reports, mut meters) = (0, 0, 0);
     for round in 0..1_600u64 {
         let first = (round % 8) as u16 * 64;
         // A millisecond a round: rounds of reports are part of it.
         let now = Time(1 + round * 1_000_000);
         left += send(&mut shard, &mut memory, first..first + 64, &frames, &mut batch, now);
         while let Some(output) = shard.poll_output() {
-            assert!(matches!(output, ShardOutput::Report(_)));
-            reports += 1;
+            match output {
+                ShardOutput::Report(_) => reports += 1,
+                ShardOutput::Metered(_) => meters += 1,
+                other => panic!("{other:?}"),
+            }
         }
     }
     let allocated = ALLOCATIONS.get() - before;
-    assert_eq!((left, allocated), (102_400, 0));
+    assert_eq!((left, allocated), (expected, 0));
     let counters = shard.counters();
-    let way = (counters.short_way - way_before.0, counters.batch_way - way_before.1);
-    assert_eq!(way, (51_200, 25_600), "by the short way, and by the other one in their batch");
+    if share.is_none() {
+        let way = (counters.short_way - way_before.0, counters.batch_way - way_before.1);
+        assert_eq!(way, (51_200, 25_600), "by the short way, and by the other one in their batch");
+    }
+    assert_eq!(counters.dropped_for(DropReason::RequirementRate) as usize, 102_400 - left);
+    assert_eq!(meters > 0, share.is_some());
     assert!(reports > 512, "{reports} reports");
     assert!(before > 0, "the allocator counts");
 }

@@ -33,7 +33,7 @@ pub struct Requirement {
     /// What is done with a flow that meets a condition. At most [`Intervention::MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interventions: Vec<Intervention>,
-    /// How many flows there may be.
+    /// How many flows there may be, and how many of their packets.
     #[serde(default, skip_serializing_if = "FlowLimits::is_none")]
     pub limits: FlowLimits,
     /// How often it has been changed.
@@ -103,7 +103,7 @@ impl Action {
     }
 }
 
-/// How many flows of a requirement there may be; none is no limit.
+/// How much there may be of a requirement's flows; none is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowLimits {
     /// Live at a time.
@@ -112,9 +112,16 @@ pub struct FlowLimits {
     /// Opened in a second; as many may come at once after a pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_per_second: Option<u32>,
+    /// Packets a second that a node passes, of all these flows together and both ways. At most
+    /// [`FlowLimits::PACKETS_PER_SECOND_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets_per_second: Option<u32>,
 }
 
 impl FlowLimits {
+    /// More than a node passes, whatever it runs on.
+    pub const PACKETS_PER_SECOND_MAX: u32 = 100_000_000;
+
     /// Whether there is no limit.
     pub fn is_none(&self) -> bool {
         *self == FlowLimits::default()

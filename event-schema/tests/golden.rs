@@ -350,7 +350,25 @@ fn network_events() -> Vec<NetworkEvent> {
         dscp: None,
         mss_max: None,
         interventions: vec![Intervention { when: Condition::TargetUnhealthy, act: Action::Notify }],
-        limits: FlowLimits { flows: Some(1_000), new_per_second: Some(50) },
+        limits: FlowLimits {
+            flows: Some(1_000),
+            new_per_second: Some(50),
+            ..FlowLimits::default()
+        },
+        generation,
+    });
+    let metered = NetworkEvent::RequirementDefined(Requirement {
+        id: RequirementId(3),
+        name: "web".into(),
+        partition: "default".into(),
+        matching: Match::Endpoint(EndpointId(1)),
+        transform: Vec::new(),
+        idle: IdleLimits::default(),
+        unknown: UnknownPolicy::Drop,
+        dscp: None,
+        mss_max: None,
+        interventions: Vec::new(),
+        limits: FlowLimits { packets_per_second: Some(2_000), ..FlowLimits::default() },
         generation,
     });
     let anycast = |policy| Transform::Anycast { target_set: TargetSetId(1), policy };
@@ -446,6 +464,7 @@ fn network_events() -> Vec<NetworkEvent> {
         requirement(traffic, vec![least], None, None, drop),
         requirement(endpoint(), vec![multicast], None, None, reset),
         watched,
+        metered,
         NetworkEvent::NetworkRemoved(removed()),
         NetworkEvent::EndpointRemoved(removed()),
         NetworkEvent::TargetSetRemoved(removed()),

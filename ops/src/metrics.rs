@@ -57,6 +57,7 @@ pub const METRICS: &[Metric] = metric_table! {
     "penstock_flows_closed_total" Counter Count [] "Flows closed since the start.";
     "penstock_flow_refusals_total" Counter Count ["reason"] "First packets that got no directive.";
     "penstock_flow_interventions_total" Counter Count ["act"] "What requirements did with flows that met a condition.";
+    "penstock_requirement_rate_drops_total" Counter Count ["requirement"] "Packets dropped above their requirement's limit.";
     "penstock_port_info" Gauge Count ["port", "attach_asked", "attach_got", "zero_copy_asked", "zero_copy_got"]
         "Always 1; how XDP is attached and whether packets are copied, asked for and got.";
     "penstock_port_up" Gauge Count ["port"] "1 when the link is up, else 0.";
@@ -160,6 +161,10 @@ fn publish(status: &NodeStatus) {
     for (act, count) in &status.interventions {
         counter!("penstock_flow_interventions_total", "act" => act.clone()).absolute(*count);
     }
+    for (requirement, count) in &status.rate_drops {
+        counter!("penstock_requirement_rate_drops_total", "requirement" => requirement.clone())
+            .absolute(*count);
+    }
     counter!("penstock_journal_accepted_total").absolute(status.journal.accepted);
     counter!("penstock_journal_durable_total").absolute(status.journal.durable);
     for port in &status.ports {
@@ -214,6 +219,7 @@ mod tests {
         let status = NodeStatus {
             refusals: pair(),
             interventions: pair(),
+            rate_drops: pair(),
             ports: vec![PortStatus { counters: pair(), ..Default::default() }],
             targets: vec![TargetStatus::default()],
             shards: vec![ShardStatus { counters: pair(), drops: pair(), ..Default::default() }],

@@ -281,7 +281,7 @@ fn target_sets() {
 fn requirements() {
     check_spec(
         "Requirement",
-        "match: {endpoint: web}\ntransform:\n- anycast: {targetSet: web}\n- sourceSubstitution: {egress: servers, pool: [10.2.0.100], ports: 20000-29999, preservePort: false}\nidle: {udpMs: 5000}\nunknown: drop\ndscp: 46\nmssMax: 1400\npartition: blue\ninterventions:\n- {when: {bytesOver: 5}, do: reset}\n- {when: {ageOverMs: 6}, do: drop}\n- {when: {packetsPerSecondOver: 7}, do: notify}\n- {when: {targetUnhealthy: true}, do: reset}\nlimits: {flows: 8, newPerSecond: 9}",
+        "match: {endpoint: web}\ntransform:\n- anycast: {targetSet: web}\n- sourceSubstitution: {egress: servers, pool: [10.2.0.100], ports: 20000-29999, preservePort: false}\nidle: {udpMs: 5000}\nunknown: drop\ndscp: 46\nmssMax: 1400\npartition: blue\ninterventions:\n- {when: {bytesOver: 5}, do: reset}\n- {when: {ageOverMs: 6}, do: drop}\n- {when: {packetsPerSecondOver: 7}, do: notify}\n- {when: {targetUnhealthy: true}, do: reset}\nlimits: {flows: 8, newPerSecond: 9, packetsPerSecond: 10}",
         &[],
     );
     check_spec(
@@ -304,7 +304,7 @@ fn requirements() {
     );
     check_spec(
         "Requirement",
-        "match: {endpoint: web}\ntransform: [{anycast: {targetSet: web}}]\ninterventions:\n- {when: {bytesOver: 5, ageOverMs: 6}, do: reset}\n- {when: {targetUnhealthy: false}}\n- {when: {}, do: rest}\nlimits: {flows: 0}",
+        "match: {endpoint: web}\ntransform: [{anycast: {targetSet: web}}]\ninterventions:\n- {when: {bytesOver: 5, ageOverMs: 6}, do: reset}\n- {when: {targetUnhealthy: false}}\n- {when: {}, do: rest}\nlimits: {flows: 0, packetsPerSecond: 100000001}",
         &[
             "f.yaml:8:12: spec.interventions[0].when: names 2 conditions; write one of `bytesOver`, `ageOverMs`, `packetsPerSecondOver` and `targetUnhealthy: true`; more conditions are more interventions",
             "f.yaml:9:5: spec.interventions[1].do: is missing; write `do: reset`",
@@ -312,6 +312,7 @@ fn requirements() {
             "f.yaml:10:12: spec.interventions[2].when: names 0 conditions; write one of `bytesOver`, `ageOverMs`, `packetsPerSecondOver` and `targetUnhealthy: true`; more conditions are more interventions",
             "f.yaml:10:20: spec.interventions[2].do: must be `drop`, `reset` or `notify`, not `rest`; did you mean `reset`?",
             "f.yaml:11:19: spec.limits.flows: must be a whole number from 1 to 4294967295, not the number `0`; choose one in that range",
+            "f.yaml:11:40: spec.limits.packetsPerSecond: must be a whole number from 1 to 100000000, not the number `100000001`; choose one in that range",
         ],
     );
     check_spec(

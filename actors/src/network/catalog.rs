@@ -286,6 +286,12 @@ impl Catalog {
         self.requirements.iter()
     }
 
+    /// Packets a second that a node passes, of requirements that limit them.
+    pub fn packet_limits(&self) -> BTreeMap<RequirementId, u32> {
+        let limits = self.requirements().filter_map(|r| Some((r.id, r.limits.packets_per_second?)));
+        limits.collect()
+    }
+
     /// The requirement that says what becomes of packets of `key`.
     ///
     /// A packet to a service or pool address is about that address alone: the requirement of the

@@ -78,7 +78,7 @@ impl MachineEvent for Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Tell everybody who keeps a [`Catalog`].
-    Publish(NetworkEvent),
+    Publish(Box<NetworkEvent>),
     /// Have the flows closed of those that are overdue, and tell which have no flow.
     LookAtDrains(Vec<Draining>),
 }
@@ -274,7 +274,7 @@ impl Machine for Networks {
 
     fn effects(&self, event: &Event, out: &mut Vec<Effect>) {
         match event {
-            Event::Recorded(event) => out.push(Effect::Publish(event.clone())),
+            Event::Recorded(event) => out.push(Effect::Publish(Box::new(event.clone()))),
             Event::DrainsLookedAt(drains) => out.push(Effect::LookAtDrains(drains.clone())),
             Event::NodeAddresses(_) | Event::Probed(_) => {}
         }

@@ -7,7 +7,7 @@ use super::validate::{Check, Problem, known_names};
 use ipnet::IpNet;
 use penstock_event_schema::id::{Generation, NetworkId, RequirementId};
 use penstock_event_schema::requirement::{
-    Intervention, Match, Requirement, SourceSubstitution, Transform,
+    FlowLimits, Intervention, Match, Requirement, SourceSubstitution, Transform,
 };
 use std::net::IpAddr;
 
@@ -44,6 +44,11 @@ impl Check<'_> {
         for (field, _) in idle.into_iter().filter(|(_, ms)| *ms == 0) {
             let fix = "give milliseconds, or leave it out for the default";
             self.wrong(format!("spec.idle.{field}"), "0 would end flows at once", fix);
+        }
+        let most = FlowLimits::PACKETS_PER_SECOND_MAX;
+        if let Some(packets) = spec.limits.packets_per_second.filter(|n| !(1..=most).contains(n)) {
+            let wrong = format!("must be from 1 to {most}, not {packets}");
+            self.wrong("spec.limits.packetsPerSecond", wrong, "leave it out for no limit");
         }
         if spec.interventions.len() > Intervention::MAX {
             let wrong = format!("names {} interventions", spec.interventions.len());

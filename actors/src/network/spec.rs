@@ -149,7 +149,7 @@ pub struct RequirementSpec {
     /// What is done with a flow that meets a condition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interventions: Vec<Intervention>,
-    /// How many flows there may be.
+    /// How many flows there may be, and how many of their packets.
     #[serde(default, skip_serializing_if = "FlowLimits::is_none")]
     pub limits: FlowLimits,
 }

@@ -104,7 +104,7 @@ fn run(networks: &mut Networks, command: Command) -> Result<bool, String> {
     let published: Vec<_> = effects
         .into_iter()
         .filter_map(|effect| match effect {
-            Effect::Publish(event) => Some(event),
+            Effect::Publish(event) => Some(*event),
             Effect::LookAtDrains(_) => None,
         })
         .collect();

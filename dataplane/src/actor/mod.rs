@@ -10,6 +10,7 @@ mod thread;
 pub use ring::{FromThread, ShardStatus};
 pub use thread::{Clock, Side, ThreadError, ThreadOptions};
 
+use crate::meter::Metered;
 use crate::nic::PortIndex;
 use crate::shard::{CachedDirective, Shard, ShardInput, ShardOutput};
 use penstock_event_schema::id::ShardId;
@@ -29,6 +30,8 @@ pub trait Uplink: Send + Sync + 'static {
     fn requests(&self, shard: ShardId, requests: Vec<DirectiveRequest>);
     /// What flows did.
     fn reports(&self, shard: ShardId, reports: Vec<ActivityReport>);
+    /// What came of requirements whose packets have a share.
+    fn metered(&self, shard: ShardId, said: Vec<Metered>);
     /// A next hop whose link address is not known.
     fn resolve(&self, port: PortIndex, address: IpAddr);
 }
@@ -181,11 +184,12 @@ impl ShardState {
 
     /// Empties the thread's ring, one batch per kind of receiver.
     fn drain(&mut self) {
-        let (mut requests, mut reports) = (Vec::new(), Vec::new());
+        let (mut requests, mut reports, mut metered) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(message) = self.outlet.pop() {
             match message {
                 FromThread::Output(ShardOutput::Request(request)) => requests.push(request),
                 FromThread::Output(ShardOutput::Report(report)) => reports.push(report),
+                FromThread::Output(ShardOutput::Metered(said)) => metered.push(said),
                 FromThread::Output(ShardOutput::ResolveNeighbour { port, address }) => {
                     self.uplink.resolve(port, address);
                 }
@@ -205,6 +209,9 @@ impl ShardState {
         }
         if !reports.is_empty() {
             self.uplink.reports(self.id, reports);
+        }
+        if !metered.is_empty() {
+            self.uplink.metered(self.id, metered);
         }
     }
 }

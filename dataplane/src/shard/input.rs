@@ -19,6 +19,7 @@ impl Shard {
             ShardInput::Neighbour { port, address, mac } => {
                 self.take_neighbour(turn, port, address, mac);
             }
+            ShardInput::Share(requirement, share) => self.take_share(requirement, share, turn.now),
             ShardInput::List { limit } => {
                 let listed = self.listing(limit, turn.now);
                 // Whoever asks faster than it takes waits for nothing that it would read.

@@ -1,5 +1,6 @@
 //! What goes into a shard beside packets, and what comes out.
 
+use crate::meter::{Metered, Share};
 use crate::nic::PortIndex;
 use crate::route::RouteTable;
 use penstock_event_schema::directive::Direction;
@@ -64,6 +65,8 @@ pub enum ShardInput {
         /// None: there is no such neighbour (any more).
         mac: Option<[u8; 6]>,
     },
+    /// What packets of a requirement may pass here in a second; none: as many as come.
+    Share(RequirementId, Option<Share>),
     /// Asks for [`ShardOutput::Listed`].
     List {
         /// At most so many.
@@ -78,6 +81,8 @@ pub enum ShardOutput {
     Request(DirectiveRequest),
     /// What a flow did.
     Report(ActivityReport),
+    /// What came of a requirement whose packets have a share.
+    Metered(Metered),
     /// A next hop's hardware address is not known. Once until it is told or given up.
     ResolveNeighbour {
         /// At which port.

@@ -19,6 +19,7 @@ use crate::cache::{Form, Table, Tables};
 use crate::egress::Neighbours;
 use crate::fragment::Fragments;
 use crate::hash::Seed;
+use crate::meter::Meters;
 use crate::negative::{Rate, SourceBudget};
 use crate::nic::{Frame, FrameMemory, PortIndex};
 use crate::outbox::Outbox;
@@ -79,6 +80,7 @@ pub struct Shard {
     pub(crate) neighbours: Neighbours,
     pub(crate) budget: SourceBudget,
     pub(crate) limits: Limits,
+    pub(crate) meters: Meters,
     pub(crate) due: Due,
     pub(crate) outbox: Outbox,
     pub(crate) counters: ShardCounters,
@@ -114,6 +116,7 @@ impl Shard {
             neighbours: Neighbours::new(&config, seed),
             budget: SourceBudget::new(config.sources_max, source_rate, seed),
             limits: Limits::new(&config),
+            meters: Meters::default(),
             due: Due::new(slots, config.report_ms, config.reports_per_ms_max),
             outbox: Outbox::new(config.requests_max, config.reports_max),
             counters: ShardCounters::default(),
@@ -163,6 +166,7 @@ impl Shard {
         self.give_up_fragments(&mut turn);
         self.give_up_neighbours(&mut turn);
         self.report_due(now);
+        self.report_meters(now);
         self.refresh_gauges();
     }
 
@@ -174,7 +178,7 @@ impl Shard {
             (self.neighbours.oldest(), self.config.neighbour_ms_max),
         ];
         let waits = waits.into_iter().filter_map(|(since, ms)| Some(since?.plus_ms(ms)));
-        waits.chain(self.due.next_timeout()).min()
+        waits.chain(self.due.next_timeout()).chain(self.meters.next_timeout()).min()
     }
 
     /// Frames to be sent by their ports, for the caller to take after each `handle_*`.

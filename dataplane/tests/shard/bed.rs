@@ -1,6 +1,7 @@
 //! The harness: a shard with two ports, and one way to say what happens to it and what is seen.
 
 use crate::frames::{RIGHT, verify};
+use penstock_dataplane::meter::Metered;
 use penstock_dataplane::nic::memory::MemoryNic;
 use penstock_dataplane::nic::{Frame, Nic, PortIndex};
 use penstock_dataplane::packet::{Arp, Content, Fragment, Parsed, inner, parse, tcp};
@@ -200,6 +201,9 @@ impl Bed {
                     assert!(r.last_seen <= self.now && ago < 1_000_000, "{ago} ms ago");
                     let ago = self.left.as_ref().map(|_| format!(" {ago}")).unwrap_or_default();
                     format!("report {} {} {} {:x}{ago}", r.key, r.packets, r.bytes, r.tcp_flags)
+                }
+                ShardOutput::Metered(Metered { requirement, share, passed, dropped }) => {
+                    format!("meter {requirement} {} {passed} {dropped}", share.0)
                 }
                 ShardOutput::ResolveNeighbour { port, address } => {
                     format!("resolve {} {address}", port.0)

@@ -7,6 +7,7 @@ mod forwarding;
 #[path = "../packets/frames.rs"]
 #[allow(dead_code, reason = "shared with the packet tests")]
 mod frames;
+mod meters;
 mod misses;
 mod random;
 mod reports;

@@ -8,6 +8,7 @@ use crate::bed::{
 };
 use crate::frames::{ACK, FIN, Field, Ip, LEFT, RST, SYN, ethernet, ip, sum};
 use penstock_dataplane::hash::Seed;
+use penstock_dataplane::meter::Share;
 use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardCounters, ShardInput};
 use penstock_event_schema::directive::Op;
 use penstock_event_schema::event::flow::RefusalReason::NoRequirement;
@@ -227,7 +228,12 @@ impl Twins {
 
 /// What happens beside packets.
 fn change(draw: &mut Draw) -> Step {
-    match draw.below(5) {
+    match draw.below(6) {
+        5 => {
+            // From nothing to a burst that a batch does not use up, in thousandths a second.
+            let share = [Some(0), Some(90_000), Some(1_000_000), None][draw.below(4)];
+            Tell(ShardInput::Share(RequirementId(7), share.map(Share)))
+        }
         0 => Pass(draw.below(300) as u64),
         1 => port(1, [576, 1_280, 1_500][draw.below(3)], !draw.one_in(6)),
         2 => neighbour(1, "10.2.0.50", (!draw.one_in(3)).then_some(3)),
@@ -270,7 +276,7 @@ fn check(seed: u64, size: usize) -> Bed {
 }
 
 /// What packets may meet: each of these is to happen.
-const HAPPENS: [&str; 19] = [
+const HAPPENS: [&str; 20] = [
     "hits",
     "short_way",
     "batch_way",
@@ -290,6 +296,7 @@ const HAPPENS: [&str; 19] = [
     "dropped/too_big",
     "dropped/port_down",
     "dropped/neighbour_full",
+    "dropped/requirement_rate",
 ];
 
 #[test]
@@ -320,11 +327,17 @@ fn packet(n: u16) -> Ip {
 /// A frame of an established flow is handled by the short way, by the other one in its batch, or
 /// alone.
 fn check_way(name: &str, frame: Vec<u8>, way: &str) {
+    check_metered_way(name, frame, way, None);
+}
+
+fn check_metered_way(name: &str, frame: Vec<u8>, way: &str, share: Option<u64>) {
     let mut bed = Bed::new(ShardConfig { both_directions: true, ..config() });
     for n in [0, 1, 5, 8] {
         bed.step(one(0, packet(n).frame()));
         bed.step(answer(&keys(n)[0]));
     }
+    bed.step(Tell(ShardInput::Share(RequirementId(7), share.map(Share))));
+    bed.step(Pass(1_000));
     bed.step(one(0, frame));
     let (short, batch) = (bed.counter("short_way"), bed.counter("batch_way"));
     let taken = match (short, batch) {
@@ -341,6 +354,8 @@ fn what_is_plain_goes_the_short_way() {
     let [tcp, six, dscp, udp] = [0, 1, 5, 8].map(packet);
     check_way("tcp", tcp.clone().frame(), "short");
     check_way("tcp with data", tcp.clone().bytes(1_000).frame(), "short");
+    check_metered_way("tcp of a metered flow", tcp.clone().frame(), "short", Some(1_000));
+    check_metered_way("ipv6 of a metered flow", six.clone().frame(), "batch", Some(1_000));
     check_way("a datagram of the shortest frame", udp.clone().frame(), "short");
     check_way("a datagram as a wire pads it", udp.clone().padding(18).frame(), "short");
     check_way("a datagram that ends before a segment", udp.clone().bytes(11).frame(), "short");

@@ -7,6 +7,7 @@ use super::check::interventions::InterventionCheck;
 use super::check::journal::JournalCheck;
 use super::check::packets::PacketCheck;
 use super::check::ports::PortCheck;
+use super::check::rates::RateCheck;
 use super::check::replay::ReplayCheck;
 use super::fault::Faults;
 use super::frame::Packet;
@@ -43,6 +44,8 @@ pub struct Around {
     pub packet_check: PacketCheck,
     /// Looks at the ends of what leaves.
     pub port_check: PortCheck,
+    /// Holds what leaves against limits of packets a second.
+    pub rate_check: RateCheck,
     /// Looks at what decision nodes are told and say.
     pub decision_check: DecisionCheck,
     /// Holds the ends of flows against their packets.
@@ -79,6 +82,7 @@ impl Around {
             journal_check: JournalCheck::default(),
             packet_check: PacketCheck::new(CLIENTS),
             port_check: PortCheck::new(site.idle),
+            rate_check: RateCheck::new(setup.shards),
             decision_check: DecisionCheck::new(site.limits),
             closing_check: ClosingCheck::new(setup.limits),
             replay_check: ReplayCheck::new(setup.hash(), MAGLEV_SIZE),
@@ -125,6 +129,7 @@ impl Around {
         if let Some(key) = packet_check.flow_of(&packet) {
             let way = if port == RIGHT { Direction::Forward } else { Direction::Reverse };
             closing_check.left(key, way, &packet, self.now);
+            self.rate_check.left(&key, &packet, &mut self.findings);
             let length = bytes.len() as u64 - 14;
             intervention_check.left(key, way, &packet, length, &mut self.findings);
         }
@@ -175,6 +180,7 @@ impl Around {
         for (at, event) in self.journal_check.take_fresh_objects() {
             self.intervention_check.network_recorded(at, &event);
             self.replay_check.changed(at, &event);
+            self.rate_check.network_recorded(&event, &self.findings);
         }
         for (at, event) in self.journal_check.take_fresh() {
             self.decision_check.recorded(&event, &mut self.findings);

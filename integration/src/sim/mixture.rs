@@ -75,7 +75,14 @@ pub fn run(seed: u64, printed: bool) -> Outcome {
     }
 }
 
+/// From what a few flows exceed to what they do in bursts alone; packets are a few thousand a run.
+fn draw_rate(random: &mut Random) -> u32 {
+    random.pick(&[17, 60, 250, 1_000])
+}
+
 fn draw_setup(seed: u64, random: &mut Random) -> NodeSetup {
+    // Chance of its own: what seeds made before there were limits of packets stays as it was.
+    let mut apart = Random::new(seed ^ 0x7061_636b_6574_7321);
     let site = Site {
         clients: random.range(1, 4) as u8,
         servers: random.range(1, 4) as u8,
@@ -101,6 +108,7 @@ fn draw_setup(seed: u64, random: &mut Random) -> NodeSetup {
         limits: FlowLimits {
             flows: random.happens(250).then_some(12),
             new_per_second: random.happens(150).then_some(10),
+            packets_per_second: apart.happens(200).then(|| draw_rate(&mut apart)),
         },
         probed: random.happens(400),
         drain_ms: random.pick(&[None, Some(500), Some(2_000)]),
@@ -200,6 +208,25 @@ fn schedule(world: &mut World, faults: &Faults, random: &mut Random) {
         }
     }
     let site = world.site();
+    if site.limits.packets_per_second.is_some() {
+        let change = |packets_per_second| {
+            let limits = FlowLimits { packets_per_second, ..site.limits };
+            let spec = Spec::Requirement(Site { limits, ..site }.requirement("outside"));
+            let put = Command::Put { name: "outside".into(), spec };
+            world::Action::Configure(Box::new(put))
+        };
+        if random.happens(500) {
+            // Another limit, or none, for flows that are there.
+            let limit = random.happens(800).then(|| draw_rate(random));
+            world.act(begin.plus_ms(random.range(0, TROUBLE_MS)), change(limit));
+        }
+        // Clients do not slow down, so that with a low limit they would not finish. The node may
+        // have been down.
+        let last = random.happens(500).then_some(1_000);
+        for wait_ms in [0, 1_000] {
+            world.act(begin.plus_ms(TROUBLE_MS + wait_ms), change(last));
+        }
+    }
     for server in (0..site.servers).filter(|_| site.probed) {
         for success in [false, true] {
             let at = begin.plus_ms(random.range(0, TROUBLE_MS));

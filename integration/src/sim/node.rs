@@ -13,12 +13,14 @@ use penstock_actors::machine::Machine;
 use penstock_actors::network::{self, Catalog, Networks, Probed};
 use penstock_actors::recovery::Recovery;
 use penstock_actors::seam::{Acknowledgement, Journal, Position};
+use penstock_dataplane::apportion::{Apportioning, Told};
+use penstock_dataplane::meter::Metered;
 use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::shard::{Invalidation, ShardInput, ShardOutput};
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
-use penstock_event_schema::id::{DecisionNodeId, DirectiveId, SlotId, Time};
+use penstock_event_schema::id::{DecisionNodeId, DirectiveId, ShardId, SlotId, Time};
 use penstock_event_schema::message::decision::DecisionReply;
 use penstock_event_schema::message::summary::{Cut, CutRequest};
 use penstock_event_schema::topic::{Topic, TopicPartition};
@@ -62,6 +64,8 @@ enum Message {
     Decision(u16, decision::Command),
     Shard(u16, ShardInput),
     Networks(network::Command),
+    /// To whoever divides limits over shards; the node's dataplane is at the same place.
+    Metered(ShardId, Vec<Metered>),
 }
 
 impl Message {
@@ -70,7 +74,7 @@ impl Message {
             Message::Slot(slot, _) => Party::Slot(slot.0),
             Message::Decision(node, _) => Party::Decision(*node),
             Message::Shard(shard, _) => Party::Shard(*shard),
-            Message::Networks(_) => Party::Networks,
+            Message::Networks(_) | Message::Metered(..) => Party::Networks,
         }
     }
 }
@@ -87,6 +91,7 @@ pub struct Node {
     decisions: Vec<Driver<Decision>>,
     seats: Vec<Seat>,
     catalog: Catalog,
+    apportioning: Apportioning,
     queue: Queue<(Party, Party), Message>,
     refused: Vec<String>,
     /// Misses of shards that have been restarted.
@@ -167,6 +172,7 @@ impl Node {
                 .map(|n| Seat::new(n, setup.shards, &setup.sizes, seed))
                 .collect(),
             catalog: Catalog::new(),
+            apportioning: Apportioning::new(setup.shards),
             queue: Queue::new(),
             refused: Vec::new(),
             misses: 0,
@@ -202,12 +208,26 @@ impl Node {
         for event in self.catalog.snapshot() {
             self.target_failed(&event, now, around);
         }
-        let mut inputs = self.setup.site.shard_inputs();
-        inputs.extend(self.shard_inputs());
-        for seat in &mut self.seats {
-            for input in &inputs {
-                seat.handle_input(input.clone(), now);
-            }
+        // Shards are told their shares with all else.
+        self.apportioning.follow(&self.catalog.packet_limits(), now);
+        for number in 0..self.setup.shards {
+            self.tell_shard(number, now);
+        }
+    }
+
+    /// All that a shard that knows nothing is told: limits before it knows any network.
+    fn tell_shard(&mut self, number: u16, now: Time) {
+        let limits = self.apportioning.all_of(ShardId(number)).into_iter();
+        let inputs = limits.chain(self.setup.site.shard_inputs()).chain(self.shard_inputs());
+        for input in inputs {
+            self.seats[usize::from(number)].handle_input(input, now);
+        }
+    }
+
+    /// Tells shards their shares of limits.
+    fn apportion(&mut self, told: Vec<Told>, around: &mut Around) {
+        for (shard, input) in told {
+            self.send(Party::Networks, Message::Shard(shard.0, input), around);
         }
     }
 
@@ -261,12 +281,10 @@ impl Node {
     /// A shard loses its cache and everything that waits in it.
     pub fn restart_shard(&mut self, number: u16, around: &mut Around) {
         let seed = around.random.bits();
-        let mut seat = Seat::new(number, self.setup.shards, &self.setup.sizes, seed);
-        for input in self.setup.site.shard_inputs().into_iter().chain(self.shard_inputs()) {
-            seat.handle_input(input, around.now);
-        }
+        let seat = Seat::new(number, self.setup.shards, &self.setup.sizes, seed);
         let old = std::mem::replace(&mut self.seats[usize::from(number)], seat);
         self.misses += old.shard().counters().misses;
+        self.tell_shard(number, around.now);
     }
 
     /// Packets that found no cached directive, since the start.
@@ -378,6 +396,11 @@ impl Node {
                 around.trace.line(now, format_args!("shard {number} {input:?}"));
                 self.seats[usize::from(number)].handle_input(input, now);
                 self.drain_seat(number, around, sent);
+            }
+            Message::Metered(shard, said) => {
+                around.trace.line(now, format_args!("shard {shard} said {said:?}"));
+                let told = self.apportioning.hear(shard, &said, now);
+                self.apportion(told, around);
             }
             Message::Networks(command) => {
                 around.trace.line(now, format_args!("networks {command:?}"));
@@ -496,7 +519,7 @@ impl Node {
         self.refused.extend(replies);
         for effect in effects {
             let event = match effect {
-                network::Effect::Publish(event) => event,
+                network::Effect::Publish(event) => *event,
                 network::Effect::LookAtDrains(drains) => {
                     self.look_at_drains(drains, around);
                     continue;
@@ -510,6 +533,8 @@ impl Node {
                 known = known.max(self.send(Party::Networks, message, around));
             }
             self.target_failed(&event, known, around);
+            let told = self.apportioning.follow(&self.catalog.packet_limits(), around.now);
+            self.apportion(told, around);
             for input in self.shard_inputs() {
                 for shard in 0..self.setup.shards {
                     self.send(Party::Networks, Message::Shard(shard, input.clone()), around);
@@ -542,7 +567,7 @@ impl Node {
     fn drain_seat(&mut self, number: u16, around: &mut Around, sent: &mut Sent) {
         let seat = &mut self.seats[usize::from(number)];
         seat.collect(sent);
-        let mut messages = Vec::new();
+        let (mut messages, mut metered) = (Vec::new(), Vec::new());
         while let Some(output) = seat.poll_output() {
             match output {
                 ShardOutput::Request(request) => {
@@ -557,8 +582,13 @@ impl Node {
                         .trace
                         .line(around.now, format_args!("no neighbour {address} at {}", port.0));
                 }
+                ShardOutput::Metered(said) => metered.push(said),
                 ShardOutput::Listed(_) => {}
             }
+        }
+        if !metered.is_empty() {
+            let message = Message::Metered(ShardId(number), metered);
+            self.send(Party::Shard(number), message, around);
         }
         for (slot, command) in messages {
             self.send(Party::Shard(number), Message::Slot(slot, command), around);

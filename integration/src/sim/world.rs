@@ -547,6 +547,7 @@ impl World {
             records: self.around.appended,
             crashes: self.crashes,
             interventions: self.around.intervention_check.intervened(),
+            metered: self.around.rate_check.counted(),
             decisions: self.around.replay_check.decisions(),
             misses: self.misses + self.node.as_ref().map_or(0, Node::misses),
         }
@@ -573,6 +574,8 @@ pub struct Tally {
     pub misses: u64,
     /// Interventions.
     pub interventions: u64,
+    /// Packets that were held against a limit of their requirement.
+    pub metered: u64,
     /// Decisions made again.
     pub decisions: u64,
 }

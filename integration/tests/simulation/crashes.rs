@@ -41,7 +41,7 @@ const SITE: Site = Site {
     dscp: None,
     mss_max: None,
     interventions: [None; 2],
-    limits: FlowLimits { flows: None, new_per_second: None },
+    limits: FlowLimits { flows: None, new_per_second: None, packets_per_second: None },
     probed: false,
     drain_ms: None,
 };

@@ -1,4 +1,4 @@
-//! The checkers of interventions, drains and replayed decisions are shown forged violations.
+//! The checkers of interventions, drains, replayed decisions and rates are shown forged violations.
 
 use super::checkers::{CLIENT, POOL, TAG, TARGET, check, closed, directive, opened, packet};
 use penstock_actors::machine::{Context, Machine};
@@ -14,9 +14,10 @@ use penstock_event_schema::id::{
     Generation, NetworkId, RequirementId, TargetId, TargetSetId, Time,
 };
 use penstock_event_schema::network::{Target, TargetSet};
-use penstock_event_schema::requirement::{Action, Condition, Intervention};
+use penstock_event_schema::requirement::{Action, Condition, FlowLimits, Intervention};
 use penstock_integration::sim::check::Findings;
 use penstock_integration::sim::check::interventions::InterventionCheck;
+use penstock_integration::sim::check::rates::RateCheck;
 use penstock_integration::sim::check::replay::ReplayCheck;
 use penstock_integration::sim::site::{Service, Site, pool};
 use std::sync::Arc;
@@ -110,6 +111,7 @@ fn the_intervention_checker_finds_what_passes_what_goes_on_and_what_was_not_aske
     use Happens::{Acts, Closes, Drains, Fails, Leaves, Opens, Recovers};
     const BYTES: Intervention = rule(Condition::BytesOver(1_000), Action::Drop);
     const AGE: Intervention = rule(Condition::AgeOverMs(1_000), Action::Reset);
+    const RATE: Intervention = rule(Condition::PacketsPerSecondOver(2), Action::Drop);
     const HEALTH: Intervention = rule(Condition::TargetUnhealthy, Action::Reset);
     const NOTE: Intervention = rule(Condition::AgeOverMs(1_000), Action::Notify);
     type Row = (&'static str, &'static [(u64, Happens)], &'static [&'static str]);
@@ -144,6 +146,33 @@ fn the_intervention_checker_finds_what_passes_what_goes_on_and_what_was_not_aske
             &[(0, Opens(&[AGE])), (1_000, Acts(0, AGE)), (1_001, Acts(0, AGE))],
             &["is intervened on again"],
         ),
+        (
+            "too fast",
+            &[
+                (0, Opens(&[RATE])),
+                (1, Leaves(1)),
+                (2, Leaves(1)),
+                (3, Leaves(1)),
+                (1_100, Acts(0, RATE)),
+            ],
+            &[],
+        ),
+        (
+            "as fast as may be",
+            &[(0, Opens(&[RATE])), (1, Leaves(1)), (2, Leaves(1)), (1_100, Acts(0, RATE))],
+            &["did not meet PacketsPerSecondOver"],
+        ),
+        (
+            "as many, in a longer time",
+            &[
+                (0, Opens(&[RATE])),
+                (1, Leaves(1)),
+                (1_500, Leaves(1)),
+                (3_000, Leaves(1)),
+                (4_100, Acts(0, RATE)),
+            ],
+            &["did not meet PacketsPerSecondOver"],
+        ),
         ("a sound target", &[(0, Opens(&[HEALTH])), (1, Acts(0, HEALTH))], &["did not meet"]),
         ("a target fails", &[(0, Opens(&[HEALTH])), (1, Fails), (2, Acts(0, HEALTH))], &[]),
         (
@@ -173,12 +202,12 @@ fn the_intervention_checker_finds_what_passes_what_goes_on_and_what_was_not_aske
     }
 }
 
-/// The records that make the site's objects.
-fn objects() -> Vec<NetworkEvent> {
+/// The records that make a site's objects.
+fn objects(site: Site) -> Vec<NetworkEvent> {
     let mut networks = Networks::default();
     let context = Context { now: Time(0), seed: 0 };
     let mut events = Vec::new();
-    for (name, spec) in Site::default().objects() {
+    for (name, spec) in site.objects() {
         let is_chain = name == "outside" || !matches!(spec, Spec::Requirement(_));
         let put = Command::Put { name, spec };
         let event = networks.decide(put, &context).expect("the site's objects are sound");
@@ -197,7 +226,7 @@ fn the_replay_checker_finds_a_decision_that_comes_to_something_else() {
     // The flow, and whether its record names the port that its choice comes to.
     for (taken, expected) in [(40_000, &[][..]), (40_001, &["d.ops is"][..])] {
         let (mut replay, mut findings) = (ReplayCheck::new(hash.clone(), 251), Findings::new());
-        objects().iter().for_each(|event| replay.changed(Time(0), event));
+        objects(Site::default()).iter().for_each(|event| replay.changed(Time(0), event));
         let pool = pool(Service::Outside, false);
         let toward = "198.51.100.7:8080".parse().expect("an end");
         let flow: FlowKey = "1/udp/192.168.1.10:40000>198.51.100.7:8080".parse().expect("a key");
@@ -228,4 +257,34 @@ fn the_replay_checker_finds_a_decision_that_comes_to_something_else() {
         replay.opened(Time(1), &open, &mut findings);
         check(&findings, expected, "a decision made again");
     }
+}
+
+/// Bursts of so many packets leave at these times, in ms; the limit is recorded at 0.
+fn check_rate(limit: u32, shards: u16, bursts: &[(u64, u32)], expected: &[&str], about: &str) {
+    let mut rates = RateCheck::new(shards);
+    let mut findings = Findings::new();
+    let limits = FlowLimits { packets_per_second: Some(limit), ..FlowLimits::default() };
+    for event in objects(Site { limits, ..Site::default() }) {
+        rates.network_recorded(&event, &findings);
+    }
+    let key: FlowKey = "1/udp/192.168.1.10:40000>198.51.100.7:8080".parse().expect("a key");
+    let packet = packet(TAG, "10.2.0.100:20000", "198.51.100.7:8080", 1);
+    for (ms, count) in bursts {
+        findings.at(Time(0).plus_ms(*ms));
+        (0..*count).for_each(|_| rates.left(&key, &packet, &mut findings));
+    }
+    check(&findings, expected, about);
+}
+
+#[test]
+fn the_rate_checker_finds_more_packets_than_a_limit_allows() {
+    let more: &[&str] = &["more packets than 100 a second leave"];
+    check_rate(100, 1, &[(1_000, 11)], &[], "a burst");
+    check_rate(100, 1, &[(1_000, 12)], more, "more than a burst");
+    check_rate(100, 2, &[(1_000, 12)], &[], "a burst of two shards");
+    check_rate(100, 1, &[(1_000, 11), (1_100, 10), (1_200, 10)], &[], "the rate");
+    check_rate(100, 1, &[(1_000, 11), (1_100, 10), (1_200, 11)], more, "one more");
+    let steady: Vec<(u64, u32)> = (0..60).map(|n| (1_000 + 1_000 * n, 11)).collect();
+    check_rate(100, 1, &steady, &[], "less than the rate");
+    check_rate(100, 1, &[(400, 90)], &[], "as the limit changes");
 }

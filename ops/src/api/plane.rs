@@ -80,7 +80,11 @@ pub struct Live {
     pub flows: u64,
     /// Flows opened since the node started.
     pub flows_opened: u64,
-    /// The same by target, in the order of the set.
+    /// Packets dropped since the node started for being above the requirement's limit; none where
+    /// packets have no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_drops: Option<u64>,
+    /// Flows by target, in the order of the set.
     pub targets: Vec<LiveTarget>,
 }
 
@@ -296,6 +300,10 @@ pub struct NodeStatus {
     pub refusals: Vec<(String, u64)>,
     /// Interventions since the start, by what they did.
     pub interventions: Vec<(String, u64)>,
+    /// Packets dropped since the start for being above the limit of their requirement, by name of
+    /// those that have one.
+    #[serde(default)]
+    pub rate_drops: Vec<(String, u64)>,
     /// Its ports.
     pub ports: Vec<PortStatus>,
     /// Its shards.

@@ -476,6 +476,10 @@ fn resource(
 fn live_text(live: &Live) -> String {
     let mut out =
         format!("flows: {} open, {} opened\n", count(live.flows), count(live.flows_opened));
+    if let Some(dropped) = live.rate_drops {
+        writeln!(out, "packets dropped above the limit: {}", count(dropped))
+            .expect("writing to a String succeeds");
+    }
     if live.targets.is_empty() {
         return out;
     }

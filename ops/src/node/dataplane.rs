@@ -14,13 +14,15 @@ use penstock_actors::shell::clock::Clock;
 use penstock_dataplane::actor::{
     ShardActor, ShardArguments, ShardMessage, ShardStatus, ThreadOptions, Uplink,
 };
+use penstock_dataplane::apportion::{Apportioning, Told};
+use penstock_dataplane::meter::Metered;
 use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::nic::af_xdp::{AfXdp, AfXdpError, Attachment, Bound, Program};
 use penstock_dataplane::shard::{CachedDirective, Invalidation, ShardInput};
 use penstock_event_schema::event::network::NetworkEvent;
-use penstock_event_schema::id::{NetworkId, ShardId};
+use penstock_event_schema::id::{NetworkId, RequirementId, ShardId};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +45,8 @@ pub enum DataplaneMessage {
     Catalog(Box<Catalog>),
     /// Replies of live flows come from these ends.
     Replies(BTreeSet<TargetEnd>),
+    /// What a shard says of requirements whose packets a second are limited.
+    Metered(ShardId, Vec<Metered>),
     /// A shard wants a neighbour's link address.
     Resolve(PortIndex, IpAddr),
     /// Shards are to forget.
@@ -69,6 +73,9 @@ pub struct DataplaneStatus {
     pub bound: Vec<Bound>,
     /// The counters of each shard.
     pub shards: Vec<(ShardId, ShardStatus)>,
+    /// Packets that were dropped above the limit of their requirement since the start, for each
+    /// that has one.
+    pub rate_drops: BTreeMap<RequirementId, u64>,
     /// Directions that one shard caches at most.
     pub cache_entries_max: u64,
     /// Steering that could not be brought into the kernel.
@@ -123,6 +130,8 @@ pub struct DataplaneState {
     program: Option<Program>,
     networks: Vec<(NetworkId, PortIndex)>,
     owned: Vec<(PortIndex, IpAddr)>,
+    apportioning: Apportioning,
+    rate_drops: BTreeMap<RequirementId, u64>,
     shards: Vec<ActorRef<ShardMessage>>,
     bound: Vec<Bound>,
     crashes: Vec<Instant>,
@@ -153,6 +162,8 @@ impl Actor for Dataplane {
         } = arguments;
         let Ready { program, shards } = ready;
         let mut state = DataplaneState {
+            apportioning: Apportioning::new(config.shards),
+            rate_drops: BTreeMap::new(),
             config,
             clock,
             wiring,
@@ -173,6 +184,8 @@ impl Actor for Dataplane {
         };
         state.networks = steering::networks(&state.catalog, &state.config.ports);
         state.owned = steering::owned(&state.catalog, &state.networks);
+        // Shards are told their shares as each starts.
+        state.follow_limits();
         let replies: Vec<TargetEnd> = replies.into_iter().collect();
         state.keep(&replies, &myself);
         // Tables and sockets are there before the program takes its place: what is ours never
@@ -197,6 +210,7 @@ impl Actor for Dataplane {
             DataplaneMessage::Underlay(underlay) => state.follow(*underlay)?,
             DataplaneMessage::Catalog(catalog) => state.replace(*catalog, &myself),
             DataplaneMessage::Replies(live) => state.release(&live, &myself),
+            DataplaneMessage::Metered(shard, said) => state.metered(shard, &said),
             DataplaneMessage::Resolve(port, address) => {
                 if let Some((interface, _)) = state.underlay.ports.get(usize::from(port.0)) {
                     let (reader, interface) = (state.reader.clone(), *interface);
@@ -284,7 +298,7 @@ impl DataplaneState {
         let actor = ShardActor::<AfXdp>::default();
         let spawned = ShardActor::spawn_linked(None, actor, arguments, supervisor);
         let (shard, _) = self.tier.run(spawned).await?;
-        shard.cast(ShardMessage::Inputs(self.everything()))?;
+        shard.cast(ShardMessage::Inputs(self.everything(ShardId(number))))?;
         if usize::from(number) < self.shards.len() {
             self.shards[usize::from(number)] = shard;
             self.bound[usize::from(number)] = bound;
@@ -296,12 +310,12 @@ impl DataplaneState {
         Ok(())
     }
 
-    /// All that a shard has to know beside directives.
-    fn everything(&self) -> Vec<ShardInput> {
-        let mut inputs = vec![
-            ShardInput::Networks(self.networks.clone()),
-            ShardInput::Owned(self.owned.clone()),
-        ];
+    /// All that a shard has to know beside directives. Limits first: without networks it passes
+    /// nothing.
+    fn everything(&self, shard: ShardId) -> Vec<ShardInput> {
+        let mut inputs = self.apportioning.all_of(shard);
+        inputs.push(ShardInput::Networks(self.networks.clone()));
+        inputs.push(ShardInput::Owned(self.owned.clone()));
         inputs.extend(self.underlay.changes(&Underlay::default()));
         inputs
     }
@@ -311,6 +325,36 @@ impl DataplaneState {
             // A shard that has just died is told everything when it starts again.
             let _ = shard.cast(ShardMessage::Inputs(inputs.to_vec()));
         }
+    }
+
+    /// Tells each shard what is for it.
+    fn tell_each(&self, told: Vec<Told>) {
+        for (shard, input) in told {
+            if let Some(shard) = self.shards.get(usize::from(shard.0)) {
+                // As above.
+                let _ = shard.cast(ShardMessage::Inputs(vec![input]));
+            }
+        }
+    }
+
+    /// What to tell shards of limits that have changed.
+    fn follow_limits(&mut self) -> Vec<Told> {
+        let limits = self.catalog.packet_limits();
+        self.rate_drops.retain(|requirement, _| limits.contains_key(requirement));
+        for requirement in limits.keys() {
+            self.rate_drops.entry(*requirement).or_default();
+        }
+        self.apportioning.follow(&limits, self.clock.now())
+    }
+
+    fn metered(&mut self, shard: ShardId, said: &[Metered]) {
+        for said in said {
+            if let Some(drops) = self.rate_drops.get_mut(&said.requirement) {
+                *drops += u64::from(said.dropped);
+            }
+        }
+        let told = self.apportioning.hear(shard, said, self.clock.now());
+        self.tell_each(told);
     }
 
     fn replace(&mut self, catalog: Catalog, myself: &ActorRef<DataplaneMessage>) {
@@ -370,6 +414,8 @@ impl DataplaneState {
 
     /// Brings shards and the kernel to what the catalog says now.
     fn bring_up_to_date(&mut self, mut inputs: Vec<ShardInput>) {
+        let limits = self.follow_limits();
+        self.tell_each(limits);
         let networks = steering::networks(&self.catalog, &self.config.ports);
         let owned = steering::owned(&self.catalog, &networks);
         if networks != self.networks {
@@ -472,6 +518,7 @@ impl DataplaneState {
                 .unwrap_or_default(),
             bound: self.bound.clone(),
             shards: Vec::new(),
+            rate_drops: self.rate_drops.clone(),
             cache_entries_max: self.config.dataplane.cache_entries_max,
             steering_error: self.steering_error.clone(),
             steering_notes: self.program.as_ref().map(Program::notes).unwrap_or_default(),

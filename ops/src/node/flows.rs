@@ -19,6 +19,8 @@ pub struct LiveCounts {
     pub closed: u64,
     /// How long openings took.
     pub stages: Stages,
+    /// What shards have dropped above the limits of requirements; slots know nothing of it.
+    pub rate_drops: BTreeMap<RequirementId, u64>,
     requirements: BTreeMap<RequirementId, Tally>,
     targets: BTreeMap<TargetId, Tally>,
 }

@@ -151,6 +151,7 @@ pub(crate) fn stored(catalog: &Catalog, live: &flows::LiveCounts, kind: Kind) ->
                     flows: targets.iter().map(|target| target.flows).sum(),
                     flows_opened: targets.iter().map(|target| target.flows_opened).sum(),
                     targets,
+                    ..Live::default()
                 };
                 row(&set.name, set.generation.0, set.id.0, Some(counts))
             })
@@ -159,8 +160,12 @@ pub(crate) fn stored(catalog: &Catalog, live: &flows::LiveCounts, kind: Kind) ->
             .requirements()
             .filter_map(|requirement| {
                 let counts = live.requirement(requirement.id);
-                let counts =
-                    Live { flows: counts.flows, flows_opened: counts.opened, targets: Vec::new() };
+                let counts = Live {
+                    flows: counts.flows,
+                    flows_opened: counts.opened,
+                    rate_drops: live.rate_drops.get(&requirement.id).copied(),
+                    targets: Vec::new(),
+                };
                 let id = u32::from(requirement.id.0);
                 row(&requirement.name, requirement.generation.0, id, Some(counts))
             })
@@ -214,7 +219,10 @@ fn outcome(before: Option<u32>, after: Option<u32>) -> Outcome {
 impl Plane for NodePlane {
     async fn resources(&self, kind: Kind) -> Answer<Vec<Stored>> {
         let catalog = self.catalog().await?;
-        let live = self.live().await?;
+        let mut live = self.live().await?;
+        if kind == Kind::Requirement {
+            live.rate_drops = self.call(DataplaneMessage::Status).await?.rate_drops;
+        }
         Ok(stored(&catalog, &live, kind))
     }
 
@@ -309,7 +317,12 @@ impl Plane for NodePlane {
         let _ = self.call(DataplaneMessage::Settle).await?;
         let dataplane: DataplaneStatus = self.call(DataplaneMessage::Status).await?;
         let live = self.live().await?;
-        let targets = target_rows(&self.catalog().await?);
+        let catalog = self.catalog().await?;
+        let targets = target_rows(&catalog);
+        let rate_drops = dataplane
+            .rate_drops
+            .iter()
+            .filter_map(|(id, count)| Some((catalog.requirement(*id)?.name.clone(), *count)));
         let now = self.clock.now();
         let refusals = RefusalReason::ALL
             .into_iter()
@@ -331,6 +344,7 @@ impl Plane for NodePlane {
             opening_us: opening_us(&live.stages, &dataplane),
             refusals: refusals.collect(),
             interventions: interventions.to_vec(),
+            rate_drops: rate_drops.collect(),
             ports: dataplane.port_rows(&self.config),
             shards: dataplane.shard_rows(),
             targets,

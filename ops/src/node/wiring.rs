@@ -14,6 +14,7 @@ use penstock_actors::network::{self, Catalog, Draining, Networks, Probed, Target
 use penstock_actors::seam::Outlet;
 use penstock_actors::shell::host::HostRef;
 use penstock_dataplane::actor::{ShardMessage, Uplink};
+use penstock_dataplane::meter::Metered;
 use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::shard::{Invalidation, ShardInput};
 use penstock_event_schema::event::flow::{FlowIntervened, RefusalReason};
@@ -293,6 +294,10 @@ impl Uplink for Wiring {
         self.to_slots(reports.into_iter().map(report).collect());
     }
 
+    fn metered(&self, shard: ShardId, said: Vec<Metered>) {
+        self.to_dataplane(DataplaneMessage::Metered(shard, said));
+    }
+
     fn resolve(&self, port: PortIndex, address: IpAddr) {
         self.to_dataplane(DataplaneMessage::Resolve(port, address));
     }
@@ -374,7 +379,7 @@ impl Outlet<Networks> for NetworkOutlet {
     fn deliver(&mut self, effects: &mut Vec<(u32, network::Effect)>) {
         for (_, effect) in effects.drain(..) {
             match effect {
-                network::Effect::Publish(event) => self.0.publish(event),
+                network::Effect::Publish(event) => self.0.publish(*event),
                 network::Effect::LookAtDrains(drains) => {
                     let wiring = self.0.clone();
                     tokio::spawn(async move { wiring.look_at_drains(drains).await });

@@ -582,10 +582,13 @@ fn limits(field: &Field<'_>, problems: &mut Problems) -> Option<FlowLimits> {
     let mut fields = field.fields(problems)?;
     let flows = whole(fields.optional("flows"), 1, u64::from(u32::MAX), problems);
     let new_per_second = whole(fields.optional("newPerSecond"), 1, 1_000_000, problems);
+    let packets_max = u64::from(FlowLimits::PACKETS_PER_SECOND_MAX);
+    let packets = whole(fields.optional("packetsPerSecond"), 1, packets_max, problems);
     fields.finish(problems);
     Some(FlowLimits {
         flows: flows?.map(|flows| flows as u32),
         new_per_second: new_per_second?.map(|flows| flows as u32),
+        packets_per_second: packets?.map(|packets| packets as u32),
     })
 }
 

@@ -153,8 +153,12 @@ fn requirement(spec: &RequirementSpec) -> Value {
         value["interventions"] = spec.interventions.iter().map(intervention).collect();
     }
     if !spec.limits.is_none() {
-        let FlowLimits { flows, new_per_second } = spec.limits;
-        let limits = [("flows", flows), ("newPerSecond", new_per_second)];
+        let FlowLimits { flows, new_per_second, packets_per_second } = spec.limits;
+        let limits = [
+            ("flows", flows),
+            ("newPerSecond", new_per_second),
+            ("packetsPerSecond", packets_per_second),
+        ];
         value["limits"] = limits
             .into_iter()
             .filter_map(|(name, limit)| Some((name.to_owned(), Value::from(limit?))))

@@ -90,6 +90,7 @@ impl Plane for Node {
                 live: matches!(kind, Kind::TargetSet | Kind::Requirement).then(|| Live {
                     flows: 4,
                     flows_opened: 1_200,
+                    rate_drops: (kind == Kind::Requirement).then_some(70),
                     targets: vec![
                         live_target("s1", 1, 300, "healthy"),
                         live_target("s2", 3, 900, "draining"),

@@ -123,7 +123,7 @@ impl World {
             self.networks.handle(Input::Command { command, reply: None }, self.now);
             for effect in drain(&mut self.networks, &mut self.writer, self.now) {
                 if let network::Effect::Publish(event) = effect {
-                    self.decide(decision::Command::Configure(event));
+                    self.decide(decision::Command::Configure(*event));
                 }
             }
         }

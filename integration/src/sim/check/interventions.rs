@@ -24,6 +24,8 @@ const PASSES_LOSSY_MS_MAX: u64 = 3_000;
 const OPENS_MS_MAX: u64 = 1_100;
 /// The same where the acknowledgement of what shuts it may be lost: a driver asks for it again.
 const OPENS_LOSSY_MS_MAX: u64 = 2_300;
+/// From a packet until a slot has counted it: a round of reports, and messages on their way.
+const REPORTED_MS_MAX: u64 = 1_000;
 /// From the packet, or the moment, that meets a condition until the record.
 const ACTS_MS_MAX: u64 = 3_000;
 /// From the time when a target's flows are to be closed until nothing of them passes: the next
@@ -41,8 +43,22 @@ struct Open {
     refused: Option<Time>,
     /// Forward bytes that have left since the last loss of reports.
     bytes: u64,
+    /// When packets have left, where a rule asks how many in a second.
+    left: Vec<Time>,
     /// Since when each condition is met, as packets and records show it.
     met: BTreeMap<usize, Time>,
+}
+
+impl Open {
+    /// Whether a slot may have seen more packets a second than `limit` by the time `at`, over a
+    /// second at least. It counts those of a report as if they had left since the one before.
+    fn was_faster(&self, limit: u32, at: Time) -> bool {
+        let left = self.left.iter().rev().zip(1_u64..);
+        left.into_iter().any(|(since, count)| {
+            let ms = at.ms_since(*since).saturating_sub(REPORTED_MS_MAX).max(1_000);
+            count * 1_000 > u64::from(limit) * ms
+        })
+    }
 }
 
 /// See the module.
@@ -177,6 +193,7 @@ impl InterventionCheck {
             acted: 0,
             refused: None,
             bytes: 0,
+            left: Vec::new(),
             met: BTreeMap::new(),
         };
         let failing = open.targets.iter().any(|target| self.unhealthy.contains_key(target));
@@ -215,7 +232,7 @@ impl InterventionCheck {
         let is_met = match intervened.intervention.when {
             Condition::BytesOver(limit) => carried > limit || !clear,
             Condition::AgeOverMs(ms) => at.ms_since(open.opened) >= ms,
-            Condition::PacketsPerSecondOver(_) => true,
+            Condition::PacketsPerSecondOver(limit) => open.was_faster(limit, at) || !clear,
             // A flow that opens as its target fails is told so.
             Condition::TargetUnhealthy => open.targets.iter().any(|target| {
                 self.failed.get(target).is_some_and(|failed| failed.plus_ms(2_000) > open.opened)
@@ -275,6 +292,9 @@ impl InterventionCheck {
         }
         if direction == Direction::Forward {
             open.bytes += bytes;
+        }
+        if open.rules.iter().any(|rule| matches!(rule.when, Condition::PacketsPerSecondOver(_))) {
+            open.left.push(now);
         }
         let since = open.opened.max(self.started);
         let over = |target: &TargetId| {

@@ -10,6 +10,7 @@
 //! | [`closings`] | flows linger and are idle before they end; no report counts twice |
 //! | [`interventions`] | what meets a condition is intervened on, and nothing else; then nothing of it passes |
 //! | [`ports`] | no two live flows share a source end toward a destination end, in the frames that leave |
+//! | [`rates`] | no more packets of a requirement leave than its limit and a burst allow, in any window of time |
 //! | [`replay`] | a decision that is made again from its record comes to the same |
 //! | [`liveness`] | after healing all clients finish, and in the end nothing is held |
 
@@ -20,6 +21,7 @@ pub mod journal;
 pub mod liveness;
 pub mod packets;
 pub mod ports;
+pub mod rates;
 pub mod replay;
 
 use super::client::Plan;

@@ -13,6 +13,7 @@ mod health;
 mod intervene;
 mod kernel;
 mod kills;
+mod limit;
 mod multicast;
 mod path;
 mod restart;
@@ -40,7 +41,7 @@ pub(crate) struct Row {
 }
 
 /// All rows, in the order in which they are played.
-pub(crate) const ROWS: [Row; 23] = [
+pub(crate) const ROWS: [Row; 24] = [
     Row {
         name: "T2",
         about: "a balanced address: shares, and flows that stick",
@@ -108,6 +109,12 @@ pub(crate) const ROWS: [Row; 23] = [
         about: "a flood of flows that nobody wants",
         is_long: false,
         run: intervene::flood,
+    },
+    Row {
+        name: "LIMIT",
+        about: "packets a second of one requirement",
+        is_long: false,
+        run: limit::run,
     },
     Row {
         name: "PATH",

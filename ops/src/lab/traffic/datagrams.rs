@@ -116,3 +116,39 @@ pub(crate) fn stream(
     }
     Ok(Stream { sent, answered, elapsed: begun.elapsed() })
 }
+
+/// What was sent without waiting for anything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    /// Datagrams.
+    pub(crate) count: u32,
+    /// How long it took.
+    pub(crate) elapsed: Duration,
+}
+
+/// Sends `payload` over and over, so many a second and evenly, for so long.
+///
+/// # Errors
+/// When the socket fails.
+pub(crate) fn pour(
+    socket: &UdpSocket,
+    payload: &[u8],
+    per_second: u32,
+    length: Duration,
+) -> Result<Sent, Error> {
+    let begun = Instant::now();
+    let mut count = 0;
+    loop {
+        let elapsed = begun.elapsed();
+        if elapsed >= length {
+            return Ok(Sent { count, elapsed });
+        }
+        // Late by no more than fits into the ring of a veth, however long this thread waited.
+        let due = (elapsed.as_secs_f64() * f64::from(per_second)) as u32;
+        for _ in 0..due.saturating_sub(count).min(64) {
+            socket.send(payload).map_err(trying("send a datagram"))?;
+            count += 1;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
