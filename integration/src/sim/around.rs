@@ -115,6 +115,7 @@ impl Around {
         }
         if faults.journal_lost_permille > 0 {
             self.intervention_check.acknowledgements_may_be_lost();
+            self.rate_check.acknowledgements_may_be_lost();
         }
         self.journal.set_faults(faults.of_journal());
     }

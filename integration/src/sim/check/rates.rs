@@ -14,6 +14,8 @@ use penstock_event_schema::id::Time;
 const NAME: &str = "rates";
 /// From the record of another limit until all shards follow it.
 const FOLLOWS_MS_MAX: u64 = 500;
+/// The same where the acknowledgement of that record may be lost: a driver asks for it again.
+const FOLLOWS_LOSSY_MS_MAX: u64 = 2_500;
 /// A packet, in billionths: a limit of one allows one of these in a nanosecond.
 const PACKET: u64 = 1_000_000_000;
 
@@ -22,6 +24,7 @@ pub struct RateCheck {
     /// Each may let a packet through at once, however low the limit is.
     shards: u64,
     limit: Option<u64>,
+    acknowledgements_lost: bool,
     /// Nothing is judged before.
     since: Time,
     /// By how much what has left is ahead of the limit, and when the last of it left.
@@ -34,7 +37,20 @@ impl RateCheck {
     /// For a node with so many shards.
     pub fn new(shards: u16) -> RateCheck {
         let (shards, never) = (u64::from(shards), Time(0));
-        RateCheck { shards, limit: None, since: never, ahead: 0, last: never, counted: 0 }
+        RateCheck {
+            shards,
+            limit: None,
+            acknowledgements_lost: false,
+            since: never,
+            ahead: 0,
+            last: never,
+            counted: 0,
+        }
+    }
+
+    /// Acknowledgements of the journal may get lost from now on.
+    pub fn acknowledgements_may_be_lost(&mut self) {
+        self.acknowledgements_lost = true;
     }
 
     /// How many packets were held against a limit.
@@ -48,7 +64,9 @@ impl RateCheck {
         let limit = requirement.limits.packets_per_second.map(u64::from);
         if requirement.name == "outside" && limit != self.limit {
             self.limit = limit;
-            self.since = findings.now().plus_ms(FOLLOWS_MS_MAX);
+            let lossy = self.acknowledgements_lost;
+            let follows_ms = if lossy { FOLLOWS_LOSSY_MS_MAX } else { FOLLOWS_MS_MAX };
+            self.since = findings.now().plus_ms(follows_ms);
             (self.ahead, self.last) = (0, self.since);
         }
     }
