@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Size of the small disk, for tmpfs(5).
-const DISK: &str = "size=512m";
+const DISK: &str = "size=256m";
 /// What is left of it when it is full: less than a node keeps in reserve.
 const LEFT: u64 = 40 << 20;
 /// How soon the node notices: it looks once a second.
@@ -43,10 +43,11 @@ fn full(scene: &mut Scene, folder: &Path) -> Result<(), Error> {
     let filler = folder.join("filler");
     let failed = |error: io::Error| trying(filler.display().to_string())(error);
     let room = statvfs(folder).map_err(|error| failed(error.into()))?;
-    let file = File::create(&filler).map_err(failed)?;
     let bytes = (room.f_bavail * room.f_frsize).saturating_sub(LEFT);
+    let file = File::create(&filler).map_err(failed)?;
     let filled = fallocate(&file, FallocateFlags::empty(), 0, bytes);
     filled.map_err(|error| failed(error.into()))?;
+    drop(file);
     is_full(scene, 1.0)?;
 
     let new = new_connection(scene)?;
