@@ -83,7 +83,7 @@ pub const RECORDED: &[Metric] = metric_table! {
     "penstock_journal_bytes_total" Counter Bytes [] "Bytes of records written.";
     "penstock_journal_writes_total" Counter Count [] "Writes to the journal, each of some records.";
     "penstock_journal_sync_seconds" Histogram Seconds [] "How long bringing records to stable storage takes.";
-    "penstock_snapshots_due" Gauge Count [] "Topic partitions so far behind their snapshot that the next one is due: with none, a start is as short as it can be.";
+    "penstock_snapshots_behind" Gauge Count [] "Topic partitions of which another snapshot would shorten a start.";
     "penstock_snapshots_total" Counter Count [] "Snapshots made.";
     "penstock_snapshot_bytes_total" Counter Bytes [] "Bytes of snapshots made.";
     "penstock_commands_overflowed_total" Counter Count [] "Commands that a driver had no room for.";

@@ -92,14 +92,17 @@ fn a_snapshot_is_due_by_records_by_size_and_by_time() {
     let pace = Pace { records_min: 100, patience_ms: 1000 };
     let check = |records, length, age_ms, expected| {
         let behind = Behind { records, since: Time(0), length };
-        assert_eq!(behind.is_due(&pace, Time(0).plus_ms(age_ms)), expected, "{behind:?} {age_ms}");
+        let found = [behind.is_due(&pace, Time(0).plus_ms(age_ms)), behind.is_worth(&pace)];
+        assert_eq!(found, expected, "{behind:?} {age_ms}");
     };
-    check(99, 0, 999, false);
-    check(100, 0, 0, true);
-    check(100, 512 * 101, 0, false);
-    check(101, 512 * 101, 0, true);
-    check(0, 0, 5000, false);
-    check(1, 512 * 101, 1000, true);
+    check(99, 0, 999, [false, false]);
+    check(100, 0, 0, [true, true]);
+    check(100, 128 * 101, 0, [false, true]);
+    check(101, 128 * 101, 0, [true, true]);
+    check(0, 0, 5000, [false, false]);
+    check(1, 128 * 101, 1000, [true, false]);
+    check(199, 128 * 16 * 200, 0, [false, false]);
+    check(200, 128 * 16 * 200, 0, [false, true]);
 }
 
 /// A folder with `snapshots` snapshots, each after 50 records, and a tail of 20; trimmed or not.

@@ -9,7 +9,7 @@ mod load;
 mod nic;
 mod open;
 mod pipeline;
-mod recorded;
+pub(crate) mod recorded;
 mod recover;
 mod replay;
 mod report;

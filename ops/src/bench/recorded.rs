@@ -112,7 +112,7 @@ impl Recording {
 }
 
 /// The time of a record, by its number among all.
-pub(super) fn moment(number: u64) -> Time {
+pub(crate) fn moment(number: u64) -> Time {
     Time(BEGIN.0 + number * APART_NS)
 }
 
@@ -140,7 +140,8 @@ fn slot(number: u16) -> TopicPartition {
     TopicPartition { topic: Topic::Flow, number }
 }
 
-fn seal(end: &mut Position, number: u16, time: Time, event: &FlowEvent) -> Sealed {
+/// The record of an event behind `end`, which goes on to it.
+pub(crate) fn seal(end: &mut Position, number: u16, time: Time, event: &FlowEvent) -> Sealed {
     let (tenant, partition) = event.subject();
     let seq = end.seq.next();
     let attributes = Attributes {
@@ -200,7 +201,7 @@ fn subject() -> (String, String) {
 }
 
 /// The two records of a flow that begins, with their keys.
-pub(super) fn opened(flow: u32) -> [(FlowKey, FlowEvent); 2] {
+pub(crate) fn opened(flow: u32) -> [(FlowKey, FlowEvent); 2] {
     let (tenant, partition) = subject();
     let directive = directive(flow);
     let reverse = directive.reverse.expect("it has two directions");
@@ -229,7 +230,7 @@ pub(super) fn opened(flow: u32) -> [(FlowKey, FlowEvent); 2] {
 }
 
 /// The two records of a flow that ends, with their keys.
-pub(super) fn closed(flow: u32) -> [(FlowKey, FlowEvent); 2] {
+pub(crate) fn closed(flow: u32) -> [(FlowKey, FlowEvent); 2] {
     let (tenant, partition) = subject();
     let directive = directive(flow);
     let (flow, reverse) = (directive.flow, directive.reverse.expect("it has two directions"));

@@ -3,8 +3,8 @@
 //! it the same with a single flow.
 //!
 //! The node is Penstock's process between two namespaces, started again as soon as it is dead.
-//! Its flows were opened by packets, its snapshots are those that it has made by itself, none of
-//! them due when it is killed first. The
+//! Its flows were opened by packets, its snapshots are those that it has made by itself, up to
+//! the one that is not worth its while. The
 //! folder's files are in the page cache, as after a kill and not as after a power cut.
 
 use super::ground::{self, mac};
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const RATE: u32 = 12_000;
 /// How often all flows are sent to until all are open.
 const PASSES: u32 = 5;
-/// How long the snapshots may take that are due then.
+/// How long the snapshots may take that shorten a start.
 const SNAPSHOTS_LIMIT: Duration = Duration::from_secs(120);
 /// How long packets may stop.
 const GAP_LIMIT: Duration = Duration::from_secs(60);
@@ -78,8 +78,7 @@ fn gaps(site: &Site, rounds: u32, flows: u32) -> Result<Gaps, Error> {
     let sink = sink(&site.namespace("sink"), "in", false)?;
     for round in 1..=rounds {
         gaps.known.push(gap(site, &mut node, &sink, known.clone())?);
-        let flows = NEW_FLOWS;
-        let new = Traffic { source: NEW_CLIENTS, flows, first, ..known.clone() };
+        let new = Traffic { source: NEW_CLIENTS, flows: NEW_FLOWS, first, ..known.clone() };
         gaps.new.push(gap(site, &mut node, &sink, new)?);
         first += u64::from(RATE) * GAP_LIMIT.as_secs();
         let last = |gaps: &[f64]| gaps.last().copied().unwrap_or_default();
@@ -103,8 +102,9 @@ fn open(site: &Site, node: &Node, traffic: &Traffic) -> Result<(), Error> {
         live = node.status()?.flows;
         eprintln!("{live} of {flows} flows are open, {pass} times sent to all");
         if live == flows {
-            return site.wait_for("no snapshot is due", SNAPSHOTS_LIMIT, || {
-                node.metric("penstock_snapshots_due").is_ok_and(|due| due == 0.0).then_some(())
+            return site.wait_for("all snapshots are made", SNAPSHOTS_LIMIT, || {
+                let behind = node.metric("penstock_snapshots_behind");
+                behind.is_ok_and(|behind| behind == 0.0).then_some(())
             });
         }
     }

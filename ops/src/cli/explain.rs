@@ -123,7 +123,7 @@ fn events_text(story: &Story) -> String {
     let mut out = table::text(&rows);
     if story.search_cut_short {
         let most = count(RECORDS_MAX);
-        out.push_str(&format!("older records were not searched: {most} of a slot at most\n"));
+        out.push_str(&format!("more records were not searched: {most} at most\n"));
     }
     out
 }

@@ -63,8 +63,8 @@ pub struct FlowWatchOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 #[command(after_help = "\
 The flow is named as its packets arrive, in either direction, before or after translation. Network
-and protocol may be left out. Of a flow that is over, the last 200 000 records of its slot are
-searched, and the answer says when there are more.
+and protocol may be left out. A flow that is over is found as far back as records go, or among the
+last 10 000 000 of its slot.
 
 Examples:
   penstock flow explain '192.168.1.10:40000>10.90.0.80:80'

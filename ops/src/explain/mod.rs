@@ -1,8 +1,8 @@
 //! The whole story of a flow: what its tracker knows, and what the journal says of it.
 //!
 //! A live flow's records are found by the time at which it was opened. One that is over is looked
-//! for in the topic partition of the key that was asked for, from its end back over
-//! [`RECORDS_MAX`] records; the answer says whether that was all of it.
+//! for in the topic partition of the key that was asked for, from the moment of the question back,
+//! over [`RECORDS_MAX`] records at most.
 
 mod pattern;
 mod story;
@@ -10,6 +10,7 @@ mod story;
 pub use pattern::FlowPattern;
 pub use story::{Candidate, EventRow, Exclusion, RequirementRow, Story};
 
+use memchr::memmem;
 use penstock_actors::flow::{FlowView, Slot};
 use penstock_actors::journal::search::Search;
 use penstock_actors::replay::Until;
@@ -25,8 +26,11 @@ use penstock_event_schema::topic::{Topic, TopicPartition};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Records of a topic partition that are looked at for one question, at most.
-pub const RECORDS_MAX: u64 = 200_000;
+/// Records that are looked at for one question, at most: some seconds.
+pub const RECORDS_MAX: u64 = 10_000_000;
+
+/// So many are looked at before it is asked whether the flow is among them.
+const WINDOW: u64 = 50_000;
 
 /// A binding comes this long before its flow's opening at most; openings take a second.
 const BOUND_BEFORE_NS: u64 = 2_000_000_000;
@@ -51,6 +55,13 @@ pub struct Findings {
     pub searched: u64,
     /// Whether there were more that were not.
     pub cut_short: bool,
+}
+
+/// Where a key is looked for: records of a topic partition, from one on and before another.
+struct Span {
+    at: TopicPartition,
+    from: Seq,
+    before: Seq,
 }
 
 /// The live flow of one of these keys, before or after translation.
@@ -110,30 +121,58 @@ impl Reading<'_> {
         &mut self,
         keys: &[FlowKey],
     ) -> Result<Option<(Arc<Directive>, Time)>, JournalError> {
-        let mut latest: Option<(Arc<Directive>, Time)> = None;
+        let mut left = Vec::new();
         for key in keys {
-            let at = self.place(key);
-            let last = self.records.last(at)?.seq.0;
-            let from = last.saturating_sub(RECORDS_MAX - 1).max(1);
-            self.cut_short |= from > 1;
-            self.walk(at, Seq(from), key, &mut |envelope, event| {
-                let directive = match event {
-                    FlowEvent::FlowOpened(opened) => opened.directive,
-                    FlowEvent::ReverseBound(bound) => bound.directive,
-                    FlowEvent::FlowIntervened(_)
-                    | FlowEvent::FlowClosed(_)
-                    | FlowEvent::ReverseReleased(_) => {
-                        return ControlFlow::Continue(());
+            left.push((key, self.span(self.place(key))?));
+        }
+        let mut latest: Option<(Arc<Directive>, Time)> = None;
+        while latest.is_none() && left.iter().any(|(_, span)| span.from < span.before) {
+            if self.searched >= RECORDS_MAX {
+                self.cut_short = true;
+                break;
+            }
+            for (key, Span { at, from, before }) in &mut left {
+                let newest = Seq(before.0.saturating_sub(WINDOW)).max(*from);
+                let span = Span { at: *at, from: newest, before: *before };
+                *before = newest;
+                self.walk(&span, key, &mut |envelope, event| {
+                    let directive = match event {
+                        FlowEvent::FlowOpened(opened) => opened.directive,
+                        FlowEvent::ReverseBound(bound) => bound.directive,
+                        FlowEvent::FlowIntervened(_)
+                        | FlowEvent::FlowClosed(_)
+                        | FlowEvent::ReverseReleased(_) => {
+                            return ControlFlow::Continue(());
+                        }
+                    };
+                    let is_later = latest.as_ref().is_none_or(|(_, time)| *time <= envelope.time);
+                    if is_later && directive.direction(key).is_some() {
+                        latest = Some((directive, envelope.time));
                     }
-                };
-                let is_later = latest.as_ref().is_none_or(|(_, time)| *time <= envelope.time);
-                if is_later && directive.direction(key).is_some() {
-                    latest = Some((directive, envelope.time));
-                }
-                ControlFlow::Continue(())
-            })?;
+                    ControlFlow::Continue(())
+                })?;
+            }
         }
         Ok(latest)
+    }
+
+    /// All records of a topic partition up to the moment that is asked about.
+    fn span(&self, at: TopicPartition) -> Result<Span, JournalError> {
+        let mut from = Seq(1);
+        self.records.read(at, from, &mut |bytes| {
+            // Those before it have been trimmed.
+            let envelope = RecordView::new(bytes).and_then(|view| view.envelope());
+            from = envelope.map_or(from, |envelope| envelope.seq);
+            ControlFlow::Break(())
+        })?;
+        let before = match self.until {
+            Until::End => self.records.last(at)?.seq.next(),
+            Until::Record(place, last, _) if place == at => last.next(),
+            Until::Time(last) | Until::Record(_, _, last) => {
+                self.records.first_since(at, Time(last.0.saturating_add(1)))?
+            }
+        };
+        Ok(Span { at, from, before })
     }
 
     /// Opening and close.
@@ -204,42 +243,116 @@ impl Reading<'_> {
         since: Time,
         visit: &mut dyn FnMut(Envelope, FlowEvent) -> ControlFlow<()>,
     ) -> Result<(), JournalError> {
-        let at = self.place(key);
+        let mut span = self.span(self.place(key))?;
         let since = Time(since.0.saturating_sub(BOUND_BEFORE_NS));
-        let from = self.records.first_since(at, since)?;
-        self.walk(at, from, key, visit)
+        span.from = self.records.first_since(span.at, since)?;
+        self.walk(&span, key, visit)
     }
 
-    /// Shows the records that name `key`, of at most [`RECORDS_MAX`] from `from` on.
+    /// Shows the records that name `key`.
     fn walk(
         &mut self,
-        at: TopicPartition,
-        from: Seq,
+        span: &Span,
         key: &FlowKey,
         visit: &mut dyn FnMut(Envelope, FlowEvent) -> ControlFlow<()>,
     ) -> Result<(), JournalError> {
         let name = format!("\"{key}\"");
-        let (until, mut left) = (self.until, RECORDS_MAX);
-        self.records.read(at, from, &mut |bytes| {
+        let name = memmem::Finder::new(&name);
+        let records = span.before.0.saturating_sub(span.from.0);
+        let mut left = records.min(RECORDS_MAX.saturating_sub(self.searched).max(WINDOW));
+        let whole = left;
+        let mut is_over = left == records;
+        self.records.read(span.at, span.from, &mut |bytes| {
             if left == 0 {
                 return ControlFlow::Break(());
             }
             left -= 1;
             // Most records are of other flows: a look at the text spares parsing them.
             let Ok(view) = RecordView::new(bytes) else { return ControlFlow::Continue(()) };
-            if !std::str::from_utf8(view.value).is_ok_and(|value| value.contains(&name)) {
+            if name.find(view.value).is_none() {
                 return ControlFlow::Continue(());
             }
             let Ok(envelope) = view.envelope() else { return ControlFlow::Continue(()) };
-            let is_past = !until.includes(at, envelope.seq, envelope.time);
-            match FlowEvent::decode(&envelope, view.value) {
-                Ok(event) if !is_past => visit(envelope, event),
-                Ok(_) => ControlFlow::Break(()),
-                Err(_) => ControlFlow::Continue(()),
-            }
+            let Ok(event) = FlowEvent::decode(&envelope, view.value) else {
+                return ControlFlow::Continue(());
+            };
+            let flow = visit(envelope, event);
+            is_over |= flow.is_break();
+            flow
         })?;
-        self.searched += RECORDS_MAX - left;
-        self.cut_short |= left == 0;
+        self.searched += whole - left;
+        self.cut_short |= !is_over;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::recorded::{closed, moment, opened, seal};
+    use penstock_actors::seam::Position;
+
+    /// The flow that is looked for, and where its four records are.
+    const FLOW: u32 = 7;
+    const BOUND: u64 = 10;
+    const CLOSED: u64 = 20;
+    /// More than are looked at at once, three times.
+    const LAST: u64 = WINDOW * 3 + 5;
+
+    /// A topic partition that begins with record `first`.
+    struct Records {
+        first: u64,
+    }
+
+    impl Search for Records {
+        fn read(
+            &self,
+            _: TopicPartition,
+            from: Seq,
+            visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+        ) -> Result<(), JournalError> {
+            let (begin, end) = (opened(FLOW), closed(FLOW));
+            let other = &opened(FLOW + 1)[0].1;
+            for seq in from.0.max(self.first)..=LAST {
+                let event = match seq {
+                    BOUND => &begin[0].1,
+                    11 => &begin[1].1,
+                    CLOSED => &end[0].1,
+                    21 => &end[1].1,
+                    _ => other,
+                };
+                let mut end = Position { seq: Seq(seq - 1), ..Position::default() };
+                if visit(&seal(&mut end, 0, moment(seq), event).bytes).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }
+
+        fn last(&self, _: TopicPartition) -> Result<Position, JournalError> {
+            Ok(Position { seq: Seq(LAST), time: moment(LAST), ..Position::default() })
+        }
+    }
+
+    #[test]
+    fn a_flow_that_is_over_is_found_as_far_back_as_records_go() {
+        let at = TopicPartition { topic: Topic::Flow, number: 0 };
+        let record = |seq| Until::Record(at, Seq(seq), moment(seq));
+        let check = |first: u64, until: Until, expected: &[u64]| {
+            let [(reverse, _), (forward, _)] = opened(FLOW);
+            for key in [forward, reverse] {
+                let hash = SlotHash::new([0; 16], 1);
+                let found = find(&Records { first }, &hash, &[key], None, until);
+                let told = found.expect("it can be read").map_or(Vec::new(), |found| found.told);
+                let seqs: Vec<u64> = told.iter().map(|told| told.envelope.seq.0).collect();
+                assert_eq!(seqs, expected, "{key}, from record {first}");
+            }
+        };
+        check(1, Until::End, &[BOUND, 11, CLOSED, 21]);
+        check(1, record(LAST - 1), &[BOUND, 11, CLOSED, 21]);
+        check(1, record(CLOSED), &[BOUND, 11, CLOSED]);
+        check(1, Until::Time(moment(CLOSED - 1)), &[BOUND, 11]);
+        check(1, record(BOUND - 1), &[]);
+        check(CLOSED, Until::End, &[]);
     }
 }

@@ -143,17 +143,23 @@ impl Work {
         Ok(())
     }
 
-    /// Makes the snapshots that are due.
+    /// Makes the snapshots that are due; when none is, the one that shortens a start most.
     fn snapshots(&mut self) -> Result<(), RecoveryError> {
-        let mut due = Vec::new();
+        let (mut due, mut worth) = (Vec::new(), Vec::new());
         for place in self.hosts.places() {
-            if self.archive.behind(place.at())?.is_due(&self.pace, self.hosts.clock.now()) {
+            let behind = self.archive.behind(place.at())?;
+            if behind.is_due(&self.pace, self.hosts.clock.now()) {
                 due.push(place);
+            } else if behind.is_worth(&self.pace) {
+                worth.push((behind.records, place));
             }
+        }
+        metrics::gauge!("penstock_snapshots_behind").set((due.len() + worth.len()) as f64);
+        if due.is_empty() {
+            due.extend(worth.into_iter().max_by_key(|(records, _)| *records).map(|(_, it)| it));
         }
         let mut flushed = Instant::now();
         while let Some(place) = due.pop() {
-            metrics::gauge!("penstock_snapshots_due").set(due.len() as f64 + 1.0);
             self.hosts.snapshot(&self.archive, place)?;
             // A process that is killed loses what does not count yet.
             if due.is_empty() || flushed.elapsed() >= PERIOD {
@@ -164,7 +170,6 @@ impl Work {
                 return Ok(());
             }
         }
-        metrics::gauge!("penstock_snapshots_due").set(0.0);
         Ok(())
     }
 

@@ -79,7 +79,6 @@ impl Actor for Supervisor {
         let ready = tokio::task::spawn_blocking(move || Ready::make(&for_dataplane, seed));
         let catalog = hosts.networks(addresses, cell.clone()).await?;
         let cuts = hosts.slots(cell.clone()).await?;
-        hosts.decision(&catalog, cuts, cell.clone()).await?;
         let arguments = DataplaneArguments {
             config,
             clock: hosts.clock,
@@ -95,6 +94,8 @@ impl Actor for Supervisor {
         let (dataplane, _) =
             Dataplane::spawn_linked(None, Dataplane, arguments, cell.clone()).await?;
         hosts.wiring.set_dataplane(dataplane.clone());
+        // Packets of known flows pass meanwhile.
+        hosts.decision(&catalog, cuts, cell.clone()).await?;
         hosts.wiring.publish_unhealthy(&catalog);
         let prober = start_prober(&hosts, catalog, cell).await?;
         let follower = dataplane.clone();
