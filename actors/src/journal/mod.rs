@@ -10,8 +10,6 @@
 //!
 //! [`search`] finds records by their times.
 //!
-//! [`rate`] measures how many records a second go through drivers and the embedded one.
-//!
 //! `tests/journal_contract.rs` holds the first two to the same promises.
 
 #![allow(clippy::disallowed_methods, reason = "the journal waits for disks")]
@@ -20,7 +18,6 @@ pub mod archive;
 mod commit;
 pub mod embedded;
 pub mod none;
-pub mod rate;
 pub mod search;
 pub mod simulated;
 mod snapshots;

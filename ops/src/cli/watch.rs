@@ -73,26 +73,39 @@ pub(super) fn watch(options: &FlowWatchOptions, connection: &Connection) -> Resu
     let path = explain::path(&options.flow, options.network.as_ref());
     let mut shown = Shown::default();
     let mut missed = None;
+    let mut earlier = None;
     loop {
         let reply = connection.get(&path)?;
-        if reply.status.is_success() {
+        let found = reply.status.is_success();
+        if !found && reply.status.as_u16() != 404 {
+            return Err(super::declined(&reply));
+        }
+        let story: Option<Story> = if found { Some(reply.json()?) } else { None };
+        if missed.is_none() && shown.flow.is_none() {
+            // One that was over before anybody watched is not what is waited for.
+            earlier = story.as_ref().filter(|it| it.ended.is_some()).map(|it| it.directive.id);
+        }
+        if let Some(story) = story.filter(|story| Some(story.directive.id) != earlier) {
             missed = None;
-            let story: Story = reply.json()?;
             for change in shown.changes(&story, &now()) {
                 print(&line(&change, options.output));
             }
             if story.ended.is_some() {
                 return Ok(());
             }
-        } else if reply.status.as_u16() != 404 {
-            return Err(super::declined(&reply));
         } else {
             let since = *missed.get_or_insert_with(|| {
                 eprintln!("waiting for a flow of {}; end with Ctrl-C", options.flow);
                 Instant::now()
             });
             if options.patience.is_some_and(|seconds| since.elapsed().as_secs() >= seconds) {
-                return Err(super::declined(&reply));
+                let over = || {
+                    Failure::new(
+                        Exit::NotFound,
+                        format!("error: no flow of {} is live", options.flow),
+                    )
+                };
+                return Err(if found { over() } else { super::declined(&reply) });
             }
         }
         std::thread::sleep(Duration::from_millis(options.every));
