@@ -36,7 +36,7 @@ pub struct ShardConfig {
     pub pending_frames_per_flow_max: usize,
     /// How long a frame waits for an answer.
     pub pending_ms_max: u64,
-    /// How long "no requirement matches" is believed.
+    /// How long "no requirement matches" is believed, and that an intervention has ended a flow.
     pub negative_ms: u64,
     /// Questions per source that no directive answers, in a row.
     pub source_burst_max: u32,
