@@ -74,6 +74,8 @@ impl Slot {
     fn recorded_effects(&self, event: &FlowEvent, out: &mut Vec<Effect>) {
         match event {
             FlowEvent::ReverseBound(bound) => {
+                let believed = bound.directive.reverse.filter(|_| self.left.belief);
+                out.extend(believed.map(|reverse| Effect::Invalidate(vec![reverse])));
                 out.extend(self.bind_answer(&bound.directive, BindOutcome::Bound));
                 if let Some(opening) = &self.left.opening {
                     self.drop_proposal(opening.proposal(), out);
@@ -111,7 +113,9 @@ impl Slot {
                 }
             }
             FlowEvent::ReverseReleased(released) => {
-                out.push(Effect::Invalidate(vec![released.reverse]));
+                // An answer to the reverse key may have had both cached after the flow was over.
+                let flow = self.left.binding.as_ref().map(|binding| binding.directive.flow);
+                out.push(Effect::Invalidate(flow.into_iter().chain([released.reverse]).collect()));
             }
         }
     }
