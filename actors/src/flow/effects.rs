@@ -7,12 +7,13 @@ use super::slot::Slot;
 use super::table::Found;
 use crate::deliberate::{Fault, is};
 use penstock_event_schema::directive::Directive;
-use penstock_event_schema::event::flow::FlowEvent;
+use penstock_event_schema::event::flow::{FlowEvent, RefusalReason};
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::ShardId;
 use penstock_event_schema::message::decision::{DecisionRequest, Proposal};
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::tracker::{BindOutcome, DirectiveReply, TrackerMessage};
+use penstock_event_schema::requirement::UnknownPolicy;
 use std::sync::Arc;
 
 impl Slot {
@@ -39,16 +40,11 @@ impl Slot {
                 }
             }
             Event::Refused { key, reason, policy } => {
-                let Some(opening) = &self.left.opening else { return };
-                self.drop_proposal(opening.proposal(), out);
-                out.extend(opening.waiting.iter().map(|shard| Effect::Answer {
-                    shard: *shard,
-                    reply: DirectiveReply::Refuse { key: *key, reason: *reason, policy: *policy },
-                }));
+                self.refuse_waiting(key, *reason, *policy, out);
             }
-            // Who waited has given up by now, or asks again with the next packet.
-            Event::Abandoned(_) => {
-                self.drop_proposal(self.left.opening.as_ref().and_then(Opening::proposal), out);
+            // A shard that has asked again meanwhile still waits.
+            Event::Abandoned(key) => {
+                self.refuse_waiting(key, RefusalReason::TimedOut, UnknownPolicy::Drop, out);
             }
             Event::Doubted(reverse) => {
                 if let Found::Binding(_, binding) = self.find(reverse) {
@@ -118,6 +114,22 @@ impl Slot {
                 out.push(Effect::Invalidate(flow.into_iter().chain([released.reverse]).collect()));
             }
         }
+    }
+
+    /// Answers who waits for an opening that has ended without a flow.
+    fn refuse_waiting(
+        &self,
+        key: &FlowKey,
+        reason: RefusalReason,
+        policy: UnknownPolicy,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(opening) = &self.left.opening else { return };
+        self.drop_proposal(opening.proposal(), out);
+        out.extend(opening.waiting.iter().map(|shard| Effect::Answer {
+            shard: *shard,
+            reply: DirectiveReply::Refuse { key: *key, reason, policy },
+        }));
     }
 
     fn free(&self, flow: &Flow, out: &mut Vec<Effect>) {
