@@ -147,12 +147,17 @@ impl Slot {
 
     /// How many flows there are and were, by requirement.
     pub fn tallies_by_requirement(&self) -> impl Iterator<Item = (RequirementId, Tally)> + '_ {
-        self.tallies.requirements.iter().map(|(id, tally)| (*id, *tally))
+        self.tallies.requirements.iter()
+    }
+
+    /// The same of requirements that had no flow for long enough to be forgotten.
+    pub fn tally_of_forgotten(&self) -> Tally {
+        self.tallies.requirements.rest()
     }
 
     /// The same by target.
     pub fn tallies_by_target(&self) -> impl Iterator<Item = (TargetId, Tally)> + '_ {
-        self.tallies.targets.iter().map(|(id, tally)| (*id, *tally))
+        self.tallies.targets.iter()
     }
 
     /// The ends from which replies of live flows come in: of those that have a target and keep the
@@ -244,7 +249,7 @@ impl Slot {
                 flow.target_failed();
             }
         }
-        self.tallies.open(&opened.directive, &opened.resources, self.awake);
+        self.tallies.open(&flow, self.awake);
         let place = self.table.add_flow(&self.setup.hash, flow);
         self.rearm(Timer::Flow(place));
     }
@@ -288,7 +293,7 @@ impl Slot {
     fn take_out(&mut self, key: &FlowKey) {
         match self.table.remove(&self.setup.hash, key) {
             Removed::Flow(flow) => {
-                self.tallies.close(&flow.directive, &flow.resources, self.awake);
+                self.tallies.close(&flow, self.awake);
                 self.left.flow = Some(flow);
             }
             Removed::Opening(opening) => self.left.opening = Some(opening),
