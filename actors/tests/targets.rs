@@ -239,6 +239,7 @@ fn what_is_wrong_with_a_probe_is_told_with_field_and_fix() {
         ("interval_ms", json!(99), "intervalMs", "give at least 100"),
         ("timeout_ms", json!(0), "timeoutMs", within),
         ("timeout_ms", json!(1001), "timeoutMs", within),
+        ("interval_ms", json!(3_600_000), "timeoutMs", "give 1 to 60000"),
         ("rise", json!(0), "rise", "give at least 1"),
         ("fall", json!(0), "fall", "give at least 1"),
         ("probe", http("ready", "", (200, 399)), "probe.http.path", path),
