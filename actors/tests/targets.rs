@@ -98,12 +98,11 @@ fn show(effect: &Effect) -> String {
             NetworkEvent::TargetDrained(drained) => format!("drained {}", drained.target),
             _ => "published".into(),
         },
-        Effect::LookAtDrains(drains) => {
-            let show = |drain: &penstock_actors::network::Draining| {
-                format!("{}{}", drain.target, if drain.overdue { " overdue" } else { "" })
-            };
-            format!("look at {}", drains.iter().map(show).collect::<Vec<_>>().join("+"))
+        Effect::LookAtDrains(targets) => {
+            let targets: Vec<_> = targets.iter().map(ToString::to_string).collect();
+            format!("look at {}", targets.join("+"))
         }
+        Effect::CloseTarget(target) => format!("close {target}"),
     }
 }
 
@@ -175,6 +174,7 @@ fn health_outlives_a_start_and_a_change_of_the_set() {
 fn a_target_that_leaves_is_looked_at_until_it_is_empty() {
     let (one, two) = (target("s1", false), target("s2", false));
     let empty = || Command::TargetEmpty(TargetId(2));
+    let serves = || Command::TargetServes(TargetId(2));
     check(&[
         (0, set(drained(&[one.clone(), two.clone()], None)), "published"),
         (500, empty(), ""),
@@ -194,10 +194,12 @@ fn a_target_that_leaves_is_looked_at_until_it_is_empty() {
         (0, set(drained(&[one.clone(), slow.clone()], None)), "published"),
         (3000, probe(1, true), "look at 2"),
         (3000, set(drained(&[one.clone(), slow], Some(5000))), "published"),
-        (4999, probe(1, true), "look at 2"),
-        (5000, probe(1, true), "look at 2 overdue"),
-        (6000, probe(1, true), "look at 2 overdue"),
+        (4999, serves(), "look at 2"),
+        (5000, serves(), "look at 2, close 2"),
+        (6000, probe(1, true), "look at 2"),
         (6000, set(drained(&[one.clone(), two], Some(5000))), "published"),
+        // Found out before it was taken back.
+        (6000, serves(), ""),
         (9000, probe(1, true), ""),
         (9000, empty(), ""),
     ]);
@@ -211,8 +213,9 @@ fn a_bound_counts_from_the_record_also_after_a_start() {
         (1000, set(drained(&[one], Some(5000))), "published"),
     ]);
     let mut again = Stage { networks: stage.replayed(), recorded: Vec::new() };
-    assert_eq!(again.run(5999, probe(1, true)), "look at 2");
-    assert_eq!(again.run(7000, probe(1, true)), "look at 2 overdue");
+    let serves = || Command::TargetServes(TargetId(2));
+    assert_eq!(again.run(5999, serves()), "look at 2");
+    assert_eq!(again.run(7000, serves()), "look at 2, close 2");
 }
 
 /// A set with a probe in which one member is another; the field that is wrong, and how to mend it.
@@ -256,6 +259,10 @@ fn what_is_wrong_with_a_probe_is_told_with_field_and_fix() {
         check_wrong(&format!("/health/{member}"), value, Err((field.as_str(), fix)));
     }
     check_wrong("/health/probe", http("/", "x.example:80", (200, 204)), Ok(()));
+    let slow = |timeout_ms| json!({"probe": {"tcp": {"port": 0}}, "interval_ms": 3_600_000, "timeout_ms": timeout_ms, "rise": 1, "fall": 1, "when_all_unhealthy": "refuse"});
+    check_wrong("/health", slow(60_000), Ok(()));
+    let field = "spec.health.timeoutMs";
+    check_wrong("/health", slow(60_001), Err((field, "give 1 to 60000")));
     let field = "spec.health.probe.tcp.port";
     check_wrong("/targets/0/port", json!(0), Err((field, "write the port that probes ask")));
 }

@@ -50,15 +50,17 @@ impl Shard {
         mut frame: Frame,
         next_hop: u32,
     ) {
+        let frames_max = self.config.neighbour_frames_per_neighbour_max;
         let parked = self.router.end(next_hop).is_some_and(|end| {
             frame.port = end.0;
             let Neighbours { awaited, parking } = &mut self.neighbours;
+            // Asked for even when there is no room for the frame: a later one finds the answer.
             let asked = awaited.get(&end).is_some()
                 || (!awaited.is_full()
-                    && !parking.is_full()
                     && self.outbox.resolve(end.0, end.1)
                     && awaited.insert(end, Queue::default(), turn.now));
-            asked && awaited.get_mut(&end).is_some_and(|queue| parking.push(queue, frame))
+            let queue = awaited.get_mut(&end).filter(|queue| asked && queue.len() < frames_max);
+            queue.is_some_and(|queue| parking.push(queue, frame))
         });
         if parked {
             self.counters.parked += 1;

@@ -7,7 +7,7 @@
 use crate::cache::{Form, Key};
 use crate::hash::Seed;
 use crate::nic::{Frame, FrameMemory};
-use crate::packet::{Parsed, parse};
+use crate::packet::{Packet, Parsed, parse};
 use crate::parking::{Parking, Queue};
 use crate::shard::{DropReason, Shard, ShardConfig, Turn, stamp};
 use crate::side::{Copy, Side};
@@ -31,6 +31,17 @@ struct Question {
 
 /// Stands for the number of changes in a question whose own key was invalidated: never reached.
 const OUTDATED: u64 = u64::MAX;
+
+/// Why there is a negative entry, in the `side` of its form: no requirement matches its packets.
+const UNMATCHED: u32 = 0;
+
+/// As [`UNMATCHED`]: an intervention has ended its flow, and this is what packets get.
+const fn refused(policy: UnknownPolicy) -> u32 {
+    match policy {
+        UnknownPolicy::Drop => 1,
+        UnknownPolicy::Reset => 2,
+    }
+}
 
 /// Open questions and the frames that wait for their answers.
 pub struct Pending {
@@ -170,8 +181,12 @@ impl Shard {
             }
             DirectiveReply::Refuse { key, reason, policy } => {
                 self.counters.refused[reason as usize] += 1;
-                if current && reason == RefusalReason::NoRequirement {
-                    self.note_unmatched(&key, turn.now);
+                if current {
+                    match reason {
+                        RefusalReason::NoRequirement => self.note(&key, UNMATCHED, turn.now),
+                        RefusalReason::Intervened => self.note(&key, refused(policy), turn.now),
+                        _ => {}
+                    }
                 }
                 self.refuse(turn, question, reason, policy);
             }
@@ -284,20 +299,39 @@ impl Shard {
         Ok(())
     }
 
-    /// Notes that no requirement matches.
-    fn note_unmatched(&mut self, key: &FlowKey, now: Time) {
+    /// Notes for a while why packets of `key` get no directive.
+    fn note(&mut self, key: &FlowKey, why: u32, now: Time) {
         match key.source.is_ipv4() {
-            true => self.note_unmatched_as::<FastForm4>(key, now),
-            false => self.note_unmatched_as::<FastForm6>(key, now),
+            true => self.note_as::<FastForm4>(key, why, now),
+            false => self.note_as::<FastForm6>(key, why, now),
         }
     }
 
-    fn note_unmatched_as<F: Form>(&mut self, key: &FlowKey, now: Time) {
+    fn note_as<F: Form>(&mut self, key: &FlowKey, why: u32, now: Time) {
         if let Some(mut form) = F::bare(key, flag::OCCUPIED | flag::NEGATIVE) {
             form.set_generation(self.words.unmatched());
             form.set_last_seen(stamp(now.plus_ms(self.config.negative_ms)));
+            form.set_side(why);
             self.put_in(form, now);
         }
+    }
+
+    /// A packet found a negative entry that counts.
+    pub(crate) fn rebuff<M: FrameMemory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+        frame: Frame,
+        packet: &Packet,
+        why: u32,
+    ) {
+        self.counters.negative_hits += 1;
+        if why == UNMATCHED {
+            return self.discard(turn, frame, DropReason::Negative);
+        }
+        if why == refused(UnknownPolicy::Reset) {
+            self.answer_reset(turn, frame, packet);
+        }
+        self.discard(turn, frame, DropReason::Refused);
     }
 
     /// Puts an entry into its table. When both buckets are full, a negative or outdated entry

@@ -341,8 +341,7 @@ impl Shard {
                     self.remove::<F>(slot, turn.now);
                     return self.miss(turn, frame, entry.flow(), opens(packet, manner));
                 }
-                self.counters.negative_hits += 1;
-                self.discard(turn, frame, DropReason::Negative);
+                self.rebuff(turn, frame, packet, state.side);
             }
             // The ends may begin anew while an earlier connection between them lingers, which only
             // the tracker knows: it gives the same directive or another one.

@@ -86,6 +86,7 @@ pub const RECORDED: &[Metric] = metric_table! {
     "penstock_snapshots_behind" Gauge Count [] "Topic partitions of which another snapshot would shorten a start.";
     "penstock_snapshots_total" Counter Count [] "Snapshots made.";
     "penstock_snapshot_bytes_total" Counter Bytes [] "Bytes of snapshots made.";
+    "penstock_probe_delay_seconds" Histogram Seconds [] "How long after they are due probes of targets begin.";
     "penstock_commands_overflowed_total" Counter Count [] "Commands that a driver had no room for.";
 };
 

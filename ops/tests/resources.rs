@@ -245,12 +245,13 @@ fn target_sets() {
     }
     check_spec(
         "TargetSet",
-        &probe("{intervalMs: 50, rise: 0, whenAllUnhealthy: all}"),
+        &probe("{intervalMs: 50, rise: 0, whenAllUnhealthy: all, timeoutMs: 60001}"),
         &[
             "f.yaml:8:11: spec.health.probe: is missing; write `probe: {tcp: {}}`",
             "f.yaml:8:24: spec.health.intervalMs: must be a whole number from 100 to 3600000, not the number `50`; choose one in that range",
             "f.yaml:8:34: spec.health.rise: must be a whole number from 1 to 1000, not the number `0`; choose one in that range",
             "f.yaml:8:55: spec.health.whenAllUnhealthy: must be `refuse` or `any`, not `all`; write one of these words",
+            "f.yaml:8:71: spec.health.timeoutMs: must be a whole number from 1 to 60000, not the number `60001`; choose one in that range",
         ],
     );
     check_spec(

@@ -28,6 +28,8 @@ pub struct Table {
     /// The generation of the set that it was built from.
     pub generation: Generation,
     targets: Vec<Target>,
+    /// Where each of them stands in `targets`, by id.
+    standing: PlainMap<TargetId, u16>,
     /// Which of them get no new flow, by what is known of them.
     excluded: Excluded,
     /// Indices into `targets`; empty when no requirement chooses by Maglev, or without targets.
@@ -112,8 +114,10 @@ impl Table {
             set.targets.iter().filter(|t| t.address.is_ipv4() == is_ipv4).cloned().collect();
         // The order in which an operator lists targets must not matter.
         targets.sort_by_key(|target| (target.address, target.port));
+        let standing = targets.iter().zip(0..).map(|(target, at)| (target.id, at)).collect();
         let places = if size == 0 { Vec::new() } else { fill(&targets, size) };
-        Table { generation: set.generation, targets, excluded: Excluded::default(), places }
+        let (generation, excluded) = (set.generation, Excluded::default());
+        Table { generation, targets, standing, excluded, places }
     }
 
     /// Whether there are targets, and none of them gets new flows.
@@ -137,8 +141,10 @@ impl Table {
             return None;
         }
         let start = (hash % self.places.len() as u64) as usize;
-        let along = self.places[start..].iter().chain(&self.places[..start]);
-        along.map(|place| &self.targets[usize::from(*place)]).find(|t| !is_excluded(t, excluded))
+        let mut along = self.places[start..].iter().chain(&self.places[..start]);
+        let out = self.out(excluded);
+        let place = along.find(|place| !out.contains(usize::from(**place)))?;
+        Some(&self.targets[usize::from(*place)])
     }
 
     /// The less loaded by weight of two drawn with `seed` (Mitzenmacher, "The Power of Two
@@ -149,7 +155,9 @@ impl Table {
         excluded: &Excluded,
         count: impl Fn(TargetId) -> u32,
     ) -> Option<(&Target, Vec<(TargetId, u32)>)> {
-        let eligible = || self.targets.iter().filter(|target| !is_excluded(target, excluded));
+        let out = self.out(excluded);
+        let targets = self.targets.iter().enumerate();
+        let eligible = || targets.clone().filter(|(at, _)| !out.contains(*at)).map(|(_, t)| t);
         let number = eligible().count() as u64;
         let first = (seed >> 32).checked_rem(number)?;
         let one = eligible().nth(first as usize)?;
@@ -166,12 +174,34 @@ impl Table {
         let chosen = if one_load <= other_load { one } else { other };
         Some((chosen, vec![(one.id, one_count), (other.id, other_count)]))
     }
+
+    fn out(&self, excluded: &Excluded) -> Out {
+        let Excluded { unhealthy, draining, taken } = excluded;
+        let spared = usize::from(is(Fault::ChooseFailed));
+        let mut out = Out::default();
+        for id in [unhealthy, draining, taken].into_iter().skip(spared).flatten() {
+            if let Some(at) = self.standing.get(id) {
+                out.insert(usize::from(*at), self.targets.len());
+            }
+        }
+        out
+    }
 }
 
-fn is_excluded(target: &Target, excluded: &Excluded) -> bool {
-    let Excluded { unhealthy, draining, taken } = excluded;
-    let spared = usize::from(is(Fault::ChooseFailed));
-    [unhealthy, draining, taken].into_iter().skip(spared).any(|list| list.contains(&target.id))
+/// Targets that are excluded from a choice, a bit each: a walk along the table asks for every
+/// place.
+#[derive(Default)]
+struct Out(Vec<u64>);
+
+impl Out {
+    fn insert(&mut self, at: usize, targets: usize) {
+        self.0.resize(targets.div_ceil(64), 0);
+        self.0[at / 64] |= 1 << (at % 64);
+    }
+
+    fn contains(&self, at: usize) -> bool {
+        self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
 }
 
 /// A target's permutation of the places: `offset + n * skip`, modulo the prime size.
@@ -179,6 +209,15 @@ struct Turn {
     at: u64,
     skip: u64,
     credit: u32,
+}
+
+impl Turn {
+    /// The next place of the permutation.
+    fn next(&mut self, size: u64) -> usize {
+        let at = self.at;
+        self.at = (at + self.skip) % size;
+        at as usize
+    }
 }
 
 fn fill(targets: &[Target], size: u32) -> Vec<u16> {
@@ -201,9 +240,29 @@ fn fill(targets: &[Target], size: u32) -> Vec<u16> {
             places[turn.at as usize] = index as u16;
             left -= 1;
             if left == 0 {
+                give_each_a_place(&mut places, &mut turns, targets);
                 return places;
             }
         }
+    }
+}
+
+/// Beside much heavier ones a target may have got no turn. It takes the next place of its
+/// permutation whose target has another one, so that it is found when the others are excluded.
+fn give_each_a_place(places: &mut [u16], turns: &mut [Turn], targets: &[Target]) {
+    let mut held = vec![0_u32; targets.len()];
+    places.iter().for_each(|place| held[usize::from(*place)] += 1);
+    for index in 0..targets.len() {
+        if held[index] > 0 || targets[index].weight == 0 {
+            continue;
+        }
+        let (turn, size) = (&mut turns[index], places.len());
+        let along = (0..size).map(|_| turn.next(size as u64));
+        let spare = along.into_iter().find(|at| held[usize::from(places[*at])] > 1);
+        let Some(at) = spare else { return };
+        held[usize::from(places[at])] -= 1;
+        held[index] = 1;
+        places[at] = index as u16;
     }
 }
 
@@ -295,6 +354,28 @@ mod tests {
         assert!(table.hashed(12_345, &all).is_none());
         assert!(table.less_loaded(5, &all, |_| 0).is_none());
         assert!(Table::new(&set(&[1]), false, MAGLEV_SIZE).hashed(1, &none).is_none());
+    }
+
+    #[test]
+    fn every_target_has_a_place() {
+        let check = |weights: &[u16], size, expected: &[usize]| {
+            let table = Table::new(&set(weights), true, size);
+            let mut counts = vec![0; weights.len()];
+            table.places.iter().for_each(|place| counts[usize::from(*place)] += 1);
+            assert_eq!(counts, expected, "{weights:?} in {size}");
+            for id in 1..=weights.len() as u32 {
+                let others = (1..=weights.len() as u32).filter(|other| *other != id);
+                let unhealthy = others.map(TargetId).collect();
+                let without = Excluded { unhealthy, ..Excluded::default() };
+                let chosen = table.hashed(12_345, &without).map(|target| target.id);
+                assert_eq!(chosen, Some(TargetId(id)), "{weights:?} in {size}");
+                let chosen = table.less_loaded(5, &without, |_| 0).map(|(target, _)| target.id);
+                assert_eq!(chosen, Some(TargetId(id)), "{weights:?} in {size}");
+            }
+        };
+        check(&[65_535, 65_535, 1], MAGLEV_SIZE, &[32_768, 32_768, 1]);
+        check(&[1, 65_535, 1, 65_535, 1], 13, &[1, 5, 1, 5, 1]);
+        check(&[1, 1, 1], 3, &[1, 1, 1]);
     }
 
     #[test]

@@ -7,12 +7,13 @@ use super::slot::Slot;
 use super::table::Found;
 use crate::deliberate::{Fault, is};
 use penstock_event_schema::directive::Directive;
-use penstock_event_schema::event::flow::FlowEvent;
+use penstock_event_schema::event::flow::{FlowEvent, RefusalReason};
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::ShardId;
 use penstock_event_schema::message::decision::{DecisionRequest, Proposal};
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::tracker::{BindOutcome, DirectiveReply, TrackerMessage};
+use penstock_event_schema::requirement::UnknownPolicy;
 use std::sync::Arc;
 
 impl Slot {
@@ -39,16 +40,11 @@ impl Slot {
                 }
             }
             Event::Refused { key, reason, policy } => {
-                let Some(opening) = &self.left.opening else { return };
-                self.drop_proposal(opening.proposal(), out);
-                out.extend(opening.waiting.iter().map(|shard| Effect::Answer {
-                    shard: *shard,
-                    reply: DirectiveReply::Refuse { key: *key, reason: *reason, policy: *policy },
-                }));
+                self.refuse_waiting(key, *reason, *policy, out);
             }
-            // Who waited has given up by now, or asks again with the next packet.
-            Event::Abandoned(_) => {
-                self.drop_proposal(self.left.opening.as_ref().and_then(Opening::proposal), out);
+            // A shard that has asked again meanwhile still waits.
+            Event::Abandoned(key) => {
+                self.refuse_waiting(key, RefusalReason::TimedOut, UnknownPolicy::Drop, out);
             }
             Event::Doubted(reverse) => {
                 if let Found::Binding(_, binding) = self.find(reverse) {
@@ -74,6 +70,8 @@ impl Slot {
     fn recorded_effects(&self, event: &FlowEvent, out: &mut Vec<Effect>) {
         match event {
             FlowEvent::ReverseBound(bound) => {
+                let believed = bound.directive.reverse.filter(|_| self.left.belief);
+                out.extend(believed.map(|reverse| Effect::Invalidate(vec![reverse])));
                 out.extend(self.bind_answer(&bound.directive, BindOutcome::Bound));
                 if let Some(opening) = &self.left.opening {
                     self.drop_proposal(opening.proposal(), out);
@@ -111,9 +109,27 @@ impl Slot {
                 }
             }
             FlowEvent::ReverseReleased(released) => {
-                out.push(Effect::Invalidate(vec![released.reverse]));
+                // An answer to the reverse key may have had both cached after the flow was over.
+                let flow = self.left.binding.as_ref().map(|binding| binding.directive.flow);
+                out.push(Effect::Invalidate(flow.into_iter().chain([released.reverse]).collect()));
             }
         }
+    }
+
+    /// Answers who waits for an opening that has ended without a flow.
+    fn refuse_waiting(
+        &self,
+        key: &FlowKey,
+        reason: RefusalReason,
+        policy: UnknownPolicy,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(opening) = &self.left.opening else { return };
+        self.drop_proposal(opening.proposal(), out);
+        out.extend(opening.waiting.iter().map(|shard| Effect::Answer {
+            shard: *shard,
+            reply: DirectiveReply::Refuse { key: *key, reason, policy },
+        }));
     }
 
     fn free(&self, flow: &Flow, out: &mut Vec<Effect>) {

@@ -16,6 +16,10 @@ use std::borrow::Cow;
 /// The shortest time over which packets a second are counted.
 const RATE_MS: u64 = 1_000;
 
+/// How long a flow is at least remembered after a packet of it was refused. A shard that has been
+/// told so refuses by itself for a second before it asks again.
+const REFUSED_MS_MIN: u64 = 3_000;
+
 /// The interventions of one flow.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
@@ -159,13 +163,16 @@ impl Flow {
     }
 
     /// When a flow ends whose packets are refused: a while after a reset was sent for one, else
-    /// when none has come for its idle limit.
+    /// when none has come for its idle limit, and long enough for shards to say so.
     pub(super) fn refused_end(&self, limits: &SlotLimits) -> Option<(Time, CloseReason)> {
         let Rules { refused, told, .. } = self.rules.as_deref()?;
         let (act, since) = (*refused)?;
         let end = match (act, told) {
             (Action::Reset, Some(told)) => told.plus_ms(limits.reset_linger_ms),
-            _ => self.live.last_seen.max(since).plus_ms(u64::from(self.directive.idle_ms)),
+            _ => {
+                let idle_ms = u64::from(self.directive.idle_ms).max(REFUSED_MS_MIN);
+                self.live.last_seen.max(since).plus_ms(idle_ms)
+            }
         };
         Some((end, CloseReason::Intervened))
     }

@@ -60,6 +60,7 @@ mod stored;
 mod summary;
 mod table;
 mod tally;
+mod unmatched;
 
 pub use connection::FlowState;
 pub use protocol::{Command, Effect, Event, SlotLimits, SlotRefusal, SlotSetup, Timer};

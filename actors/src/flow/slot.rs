@@ -9,12 +9,13 @@ use super::stored::Stored;
 use super::summary::Summary;
 use super::table::{Found, Removed, Table};
 use super::tally::{Stages, Tallies, Tally};
+use super::unmatched::Unmatched;
 use crate::deliberate::{Fault, is};
 use crate::machine::{Commit, Context, Machine, MachineEvent, RestoreError, entries};
 use crate::network::TargetEnd;
 use penstock_event_schema::directive::{Direction, Directive};
 use penstock_event_schema::event::flow::{
-    FlowEvent, FlowIntervened, FlowOpened, Resource, ReverseBound, Trackers,
+    FlowEvent, FlowIntervened, FlowOpened, RefusalReason, Resource, ReverseBound, Trackers,
 };
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{RequirementId, SlotId, TargetId, Time};
@@ -34,6 +35,7 @@ pub struct Slot {
     tallies: Tallies,
     stages: Stages,
     summary: Summary,
+    unmatched: Unmatched,
     /// What the last event took away, for its effects.
     pub(super) left: Left,
     /// Timers run from the recovery on.
@@ -49,9 +51,12 @@ pub struct Slot {
 #[derive(Default)]
 pub(super) struct Left {
     pub(super) flow: Option<Flow>,
+    pub(super) binding: Option<Binding>,
     pub(super) opening: Option<Opening>,
     /// The proposal that a retried opening had.
     pub(super) proposal: Option<Arc<Proposal>>,
+    /// Shards may believe that no requirement matches the key that is bound.
+    pub(super) belief: bool,
 }
 
 impl Slot {
@@ -65,6 +70,7 @@ impl Slot {
             trackers: Shared::default(),
             tallies: Tallies::default(),
             stages: Stages::default(),
+            unmatched: Unmatched::default(),
             left: Left::default(),
             awake: false,
             takes_new_flows: true,
@@ -141,12 +147,17 @@ impl Slot {
 
     /// How many flows there are and were, by requirement.
     pub fn tallies_by_requirement(&self) -> impl Iterator<Item = (RequirementId, Tally)> + '_ {
-        self.tallies.requirements.iter().map(|(id, tally)| (*id, *tally))
+        self.tallies.requirements.iter()
+    }
+
+    /// The same of requirements that had no flow for long enough to be forgotten.
+    pub fn tally_of_forgotten(&self) -> Tally {
+        self.tallies.requirements.rest()
     }
 
     /// The same by target.
     pub fn tallies_by_target(&self) -> impl Iterator<Item = (TargetId, Tally)> + '_ {
-        self.tallies.targets.iter().map(|(id, tally)| (*id, *tally))
+        self.tallies.targets.iter()
     }
 
     /// The ends from which replies of live flows come in: of those that have a target and keep the
@@ -195,6 +206,7 @@ impl Slot {
         let Some(reverse) = bound.directive.reverse else { return };
         // An opening of this very key gives way: its packets belong to the flow that is bound.
         self.take_out(&reverse);
+        self.left.belief = self.unmatched.holds(self.setup.hash.hash(&reverse), at);
         let binding = Binding {
             directive: Arc::clone(&bound.directive),
             subject: self.subject(&bound.tenant, &bound.partition),
@@ -237,7 +249,7 @@ impl Slot {
                 flow.target_failed();
             }
         }
-        self.tallies.open(&opened.directive, &opened.resources, self.awake);
+        self.tallies.open(&flow, self.awake);
         let place = self.table.add_flow(&self.setup.hash, flow);
         self.rearm(Timer::Flow(place));
     }
@@ -281,11 +293,12 @@ impl Slot {
     fn take_out(&mut self, key: &FlowKey) {
         match self.table.remove(&self.setup.hash, key) {
             Removed::Flow(flow) => {
-                self.tallies.close(&flow.directive, &flow.resources, self.awake);
+                self.tallies.close(&flow, self.awake);
                 self.left.flow = Some(flow);
             }
             Removed::Opening(opening) => self.left.opening = Some(opening),
-            Removed::Binding | Removed::Nothing => {}
+            Removed::Binding(binding) => self.left.binding = Some(binding),
+            Removed::Nothing => {}
         }
     }
 
@@ -456,7 +469,13 @@ impl Machine for Slot {
                 }
             }
             Event::Retried { flow, ask } => self.evolve_retried(flow, *ask, at),
-            Event::Refused { key, .. } | Event::Abandoned(key) => self.take_out(key),
+            Event::Refused { key, reason, .. } => {
+                self.take_out(key);
+                if *reason == RefusalReason::NoRequirement {
+                    self.unmatched.note(self.setup.hash.hash(key), at);
+                }
+            }
+            Event::Abandoned(key) => self.take_out(key),
             Event::Confirmed { reverse, refused } => {
                 if let Some((_, binding)) = self.binding_mut(reverse) {
                     binding.confirmed = true;

@@ -148,7 +148,7 @@ impl Table {
             Some(timer @ Timer::Binding(at)) => {
                 let Some(binding) = self.bindings.remove(at) else { return Removed::Nothing };
                 self.timers.remove(&(binding.armed, timer));
-                Removed::Binding
+                Removed::Binding(binding)
             }
             Some(timer @ Timer::Opening(at)) => {
                 let Some(opening) = self.openings.remove(at) else { return Removed::Nothing };
@@ -188,7 +188,7 @@ impl Table {
 #[allow(clippy::large_enum_variant)] // Moved once, into the slot's memory of what left.
 pub(super) enum Removed {
     Flow(Flow),
-    Binding,
+    Binding(Binding),
     Opening(Opening),
     Nothing,
 }

@@ -15,17 +15,6 @@ const LOOK_MS: u64 = 1000;
 /// opening. Longer than an opening and its binding take.
 const OPENING_MS: u64 = 3000;
 
-/// A target whose remaining flows are to be looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Draining {
-    /// The set that it is or was in.
-    pub target_set: TargetSetId,
-    /// The target.
-    pub target: TargetId,
-    /// Whether its flows have stayed as long as they may, and are to be closed.
-    pub overdue: bool,
-}
-
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Drain {
     set: TargetSetId,
@@ -90,17 +79,16 @@ impl Drains {
         self.look_at = self.look_at.min(at);
     }
 
-    /// What to look at, and whether each is overdue.
-    pub(super) fn list(&self, now: Time) -> Vec<Draining> {
-        let overdue = |drain: &Drain| {
-            drain.drain_ms.is_some_and(|ms| drain.since.plus_ms(u64::from(ms)) <= now)
-        };
-        let draining = |(target, drain): (&TargetId, &Drain)| Draining {
-            target_set: drain.set,
-            target: *target,
-            overdue: overdue(drain),
-        };
-        self.targets.iter().map(draining).collect()
+    /// What to look at.
+    pub(super) fn list(&self) -> Vec<TargetId> {
+        self.targets.keys().copied().collect()
+    }
+
+    /// Whether flows have stayed at a target as long as they may, and are to be closed.
+    pub(super) fn is_overdue(&self, target: TargetId, now: Time) -> bool {
+        let drain = self.targets.get(&target);
+        let until = drain.and_then(|drain| Some(drain.since.plus_ms(u64::from(drain.drain_ms?))));
+        until.is_some_and(|until| until <= now)
     }
 
     pub(super) fn looked(&mut self, now: Time) {

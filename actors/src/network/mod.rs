@@ -16,7 +16,6 @@ pub mod steering;
 pub mod validate;
 
 pub use catalog::Catalog;
-pub use drain::Draining;
 pub use health::{Probed, Standing};
 pub use networks::{Command, Effect, Event, Networks};
 pub use steering::{Rule, Steering, TargetEnd};

@@ -2,7 +2,7 @@
 //! checked against a state that no other writer can change meanwhile.
 
 use super::catalog::Catalog;
-use super::drain::{Draining, Drains};
+use super::drain::Drains;
 use super::health::{self, Probed, Streaks};
 use super::requirement;
 use super::spec::{Kind, Spec};
@@ -42,6 +42,8 @@ pub enum Command {
     Probed(Probed),
     /// A target that drains has no flow.
     TargetEmpty(TargetId),
+    /// A target that drains has flows.
+    TargetServes(TargetId),
     /// It is time to look at the targets that drain; from [`Machine::due`] only.
     LookAtDrains,
 }
@@ -56,7 +58,9 @@ pub enum Event {
     /// A target was probed, and its health is as it was.
     Probed(Probed),
     /// These targets drain and are looked at.
-    DrainsLookedAt(Vec<Draining>),
+    DrainsLookedAt(Vec<TargetId>),
+    /// The flows of this target have stayed as long as they may.
+    TargetOverdue(TargetId),
 }
 
 impl MachineEvent for Event {
@@ -65,7 +69,10 @@ impl MachineEvent for Event {
     fn recorded(&self) -> Option<&NetworkEvent> {
         match self {
             Event::Recorded(event) => Some(event),
-            Event::NodeAddresses(_) | Event::Probed(_) | Event::DrainsLookedAt(_) => None,
+            Event::NodeAddresses(_)
+            | Event::Probed(_)
+            | Event::DrainsLookedAt(_)
+            | Event::TargetOverdue(_) => None,
         }
     }
 
@@ -79,8 +86,10 @@ impl MachineEvent for Event {
 pub enum Effect {
     /// Tell everybody who keeps a [`Catalog`].
     Publish(Box<NetworkEvent>),
-    /// Have the flows closed of those that are overdue, and tell which have no flow.
-    LookAtDrains(Vec<Draining>),
+    /// Tell which of these have flows, and which have none.
+    LookAtDrains(Vec<TargetId>),
+    /// Have the flows of this target closed.
+    CloseTarget(TargetId),
 }
 
 /// The machine; see the module.
@@ -250,16 +259,22 @@ impl Machine for Networks {
                     Event::Recorded(NetworkEvent::TargetDrained(drained))
                 }))
             }
-            Command::LookAtDrains => Ok(Some(Event::DrainsLookedAt(self.drains.list(context.now)))),
+            // Asked for here and not when the drains were listed: it may have been taken back.
+            Command::TargetServes(target) => {
+                let overdue = self.drains.is_overdue(target, context.now);
+                Ok(overdue.then_some(Event::TargetOverdue(target)))
+            }
+            Command::LookAtDrains => Ok(Some(Event::DrainsLookedAt(self.drains.list()))),
         }
     }
 
     fn commit(&self, event: &Event) -> Commit {
         match event {
             Event::Recorded(_) => Commit::Log,
-            Event::NodeAddresses(_) | Event::Probed(_) | Event::DrainsLookedAt(_) => {
-                Commit::Volatile
-            }
+            Event::NodeAddresses(_)
+            | Event::Probed(_)
+            | Event::DrainsLookedAt(_)
+            | Event::TargetOverdue(_) => Commit::Volatile,
         }
     }
 
@@ -269,13 +284,15 @@ impl Machine for Networks {
             Event::NodeAddresses(addresses) => self.node = addresses.clone(),
             Event::Probed(probed) => self.streaks.count(probed),
             Event::DrainsLookedAt(_) => self.drains.looked(at),
+            Event::TargetOverdue(_) => {}
         }
     }
 
     fn effects(&self, event: &Event, out: &mut Vec<Effect>) {
         match event {
             Event::Recorded(event) => out.push(Effect::Publish(Box::new(event.clone()))),
-            Event::DrainsLookedAt(drains) => out.push(Effect::LookAtDrains(drains.clone())),
+            Event::DrainsLookedAt(targets) => out.push(Effect::LookAtDrains(targets.clone())),
+            Event::TargetOverdue(target) => out.push(Effect::CloseTarget(*target)),
             Event::NodeAddresses(_) | Event::Probed(_) => {}
         }
     }

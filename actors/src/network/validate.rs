@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// The shortest time from one probe of a target to the next.
 const INTERVAL_MS_MIN: u32 = 100;
+/// The longest time that a probe may take: it holds a socket of the node.
+const TIMEOUT_MS_MAX: u32 = 60_000;
 
 /// The bounds of the configuration. Each protects the time that a change takes everywhere.
 #[derive(Clone, Copy, Debug)]
@@ -413,9 +415,14 @@ impl<'a> Check<'a> {
             let fix = format!("give at least {INTERVAL_MS_MIN}");
             self.wrong("spec.health.intervalMs", "would be a flood of probes", fix);
         }
-        if health.timeout_ms == 0 || health.timeout_ms > health.interval_ms {
-            let wrong = format!("{} ms are not within the interval", health.timeout_ms);
-            let fix = format!("give 1 to {}, or a longer interval", health.interval_ms);
+        let timeout_ms_max = health.interval_ms.min(TIMEOUT_MS_MAX);
+        if health.timeout_ms == 0 || health.timeout_ms > timeout_ms_max {
+            let (wrong, longer) = match health.interval_ms < TIMEOUT_MS_MAX {
+                true => ("within the interval", ", or a longer interval"),
+                false => ("a time that a probe may take", ""),
+            };
+            let wrong = format!("{} ms are not {wrong}", health.timeout_ms);
+            let fix = format!("give 1 to {timeout_ms_max}{longer}");
             self.wrong("spec.health.timeoutMs", wrong, fix);
         }
         for (field, count) in [("rise", health.rise), ("fall", health.fall)] {

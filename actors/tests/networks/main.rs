@@ -105,7 +105,7 @@ fn run(networks: &mut Networks, command: Command) -> Result<bool, String> {
         .into_iter()
         .filter_map(|effect| match effect {
             Effect::Publish(event) => Some(*event),
-            Effect::LookAtDrains(_) => None,
+            Effect::LookAtDrains(_) | Effect::CloseTarget(_) => None,
         })
         .collect();
     assert_eq!(

@@ -46,7 +46,7 @@ fn silence_ends_a_flow() {
             (60_019, nothing(), "doubt 1"),
             (60_020, nothing(), closed),
             (60_021, doubt(1), "release 1"),
-            (60_022, release(1), "RELEASED, forget 2/tcp/10.2.0.11:8080>10.2.0.100:20000"),
+            (60_022, release(1), &format!("RELEASED, forget {KEY} {REVERSE}")),
             (60_023, report(KEY, 9, ACK), "forget 1/tcp/10.0.0.5:40000>10.90.0.80:80"),
             (60_023, relay(1, 9, ACK), "release 1"),
         ],

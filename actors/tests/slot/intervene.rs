@@ -67,6 +67,31 @@ fn what_is_dropped_stays_so_until_it_is_silent() {
 }
 
 #[test]
+fn what_is_dropped_is_remembered_while_shards_refuse_by_themselves() {
+    let mut propose = propose_with(1, KEY, REVERSE, 1, &[]);
+    if let Command::Decided(DecisionReply::Propose(proposal)) = &mut propose {
+        let proposal = Arc::make_mut(proposal);
+        proposal.interventions = vec![Intervention { when: AgeOverMs(50), act: Drop }];
+        Arc::make_mut(&mut proposal.directive).idle_ms = 100;
+    }
+    let acts = format!("INTERVENED 0 Drop, told, {FORGET_BOTH}, 1 gets Drop");
+    let closed = format!("CLOSED Intervened [0, 0], {FORGET}, release 1");
+    check(
+        Stage::new(SlotLimits::default()),
+        &[
+            (1, ask(KEY, 0), "ask 1"),
+            (2, propose, "bind 1"),
+            (3, answer(1, KEY, REVERSE, BindOutcome::Bound), "OPENED 1, 0 gets 1, confirm 1"),
+            (53, nothing(), &acts),
+            (1_000, ask(KEY, 0), "0 gets Intervened Drop"),
+            (2_000, ask(KEY, 0), "0 gets Intervened Drop"),
+            (4_999, nothing(), ""),
+            (5_000, nothing(), &closed),
+        ],
+    );
+}
+
+#[test]
 fn a_notice_is_given_once_and_hinders_nothing() {
     check(
         watched(&[(PacketsPerSecondOver(10), Notify), (TargetUnhealthy, Notify)]),
@@ -178,17 +203,23 @@ fn a_restart_does_not_forget_what_is_refused() {
     let mut stage = check(watched(&[(AgeOverMs(500), Drop)]), &[(503, nothing(), &acts)]);
     let mut before = Vec::new();
     stage.slot.recorded_state(&mut before);
-    let shown = String::from_utf8_lossy(&before);
-    assert!(shown.contains("refused\u{fffd}\u{fffd}drop"), "{shown:?}");
-    // Anew, from its records alone.
+    // Anew, from its records alone and from a snapshot.
     let mut again = slot(SlotLimits::default());
     for (event, at) in &stage.records {
         again.evolve(&Event::Recorded(event.clone()), *at);
     }
-    let mut after = Vec::new();
-    again.recorded_state(&mut after);
-    assert_eq!(shown, String::from_utf8_lossy(&after));
+    let mut restored = slot(SlotLimits::default());
+    restored.restore(&before).expect("a snapshot");
+    for machine in [&again, &restored] {
+        let mut after = Vec::new();
+        machine.recorded_state(&mut after);
+        assert_eq!(before, after);
+    }
     again.resume(stage.now);
     stage.slot = again;
-    check(stage, &[(600, ask(KEY, 0), "0 gets Intervened Drop"), (601, doubt(1), "1 gets Drop")]);
+    let rows = [(600, ask(KEY, 0), "0 gets Intervened Drop"), (601, doubt(1), "1 gets Drop")];
+    stage = check(stage, &rows);
+    restored.resume(stage.now);
+    stage.slot = restored;
+    check(stage, &[(602, ask(KEY, 0), "0 gets Intervened Drop"), (603, doubt(1), "1 gets Drop")]);
 }

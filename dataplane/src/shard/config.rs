@@ -36,7 +36,7 @@ pub struct ShardConfig {
     pub pending_frames_per_flow_max: usize,
     /// How long a frame waits for an answer.
     pub pending_ms_max: u64,
-    /// How long "no requirement matches" is believed.
+    /// How long "no requirement matches" is believed, and that an intervention has ended a flow.
     pub negative_ms: u64,
     /// Questions per source that no directive answers, in a row.
     pub source_burst_max: u32,
@@ -54,6 +54,8 @@ pub struct ShardConfig {
     pub neighbours_pending_max: usize,
     /// Frames that may wait for neighbours.
     pub neighbour_frames_max: usize,
+    /// Frames that may wait for one neighbour.
+    pub neighbour_frames_per_neighbour_max: usize,
     /// How long a frame waits for its neighbour.
     pub neighbour_ms_max: u64,
     /// ICMP errors per second, after a burst of as many (RFC 1812, 4.3.2.8; RFC 4443, 2.4 f).
@@ -90,6 +92,7 @@ impl Default for ShardConfig {
             fragment_ms_max: 1_000,
             neighbours_pending_max: 256,
             neighbour_frames_max: 512,
+            neighbour_frames_per_neighbour_max: 64,
             neighbour_ms_max: 1_000,
             icmp_errors_per_second_max: 1_000,
             resets_per_second_max: 10_000,

@@ -353,6 +353,39 @@ fn neighbours_are_asked_for_once_and_waited_for() {
         ],
         "hits=3",
     );
+    let other = "1/udp/10.0.0.5:4001>10.1.0.1:53";
+    let to_other = install(other, directive(other, "2/udp/10.2.0.51:5300>10.2.0.100:20001", &[]));
+    let other_packet = || one(0, ip("10.0.0.5", "10.1.0.1").udp(4001, 53).frame());
+    let beside = |name: &str, frames_max, each_max, then: Vec<Step>, expected: &str, counters| {
+        let config = ShardConfig {
+            neighbour_frames_max: frames_max,
+            neighbour_frames_per_neighbour_max: each_max,
+            report_ms: 60_000,
+            ..both()
+        };
+        let flood = [packet(), flow_to("50"), packet(), packet(), other_packet()];
+        let steps = flood.into_iter().chain([to_other.clone()]).chain(then);
+        let asked = ["resolve 1 10.2.0.50", "ask 1/udp/10.0.0.5:4001>10.1.0.1:53 new"];
+        let expected = [&[ask][..], &asked, &["resolve 1 10.2.0.51"], &[expected]].concat();
+        check_with(config, name, steps, &expected, counters);
+    };
+    let other_sent = "1: udp 10.2.0.100:20001>10.2.0.51:5300 ttl 63 to 3";
+    beside(
+        "a flood for one leaves room for another",
+        3,
+        2,
+        vec![neighbour(1, "10.2.0.51", Some(3))],
+        other_sent,
+        "dropped/neighbour_full=1 parked_now=2",
+    );
+    beside(
+        "one whose frame finds no room is asked for all the same",
+        3,
+        3,
+        vec![neighbour(1, "10.2.0.51", Some(3)), other_packet()],
+        other_sent,
+        "dropped/neighbour_full=1 parked_now=3",
+    );
     check_with(
         ShardConfig { neighbours_pending_max: 0, ..both() },
         "neighbours are bounded",

@@ -7,7 +7,9 @@ use crate::bed::{
 use crate::forwarding::{FLOW, REVERSE, reply, request};
 use crate::frames::{ACK, FIN, RST, SYN, ethernet, ip};
 use penstock_dataplane::shard::{Invalidation, ShardConfig};
-use penstock_event_schema::event::flow::RefusalReason::{NoRequirement, NoTarget, UnknownFlow};
+use penstock_event_schema::event::flow::RefusalReason::{
+    Intervened, NoRequirement, NoTarget, UnknownFlow,
+};
 use penstock_event_schema::requirement::UnknownPolicy::{Drop, Reset};
 
 const ASK: &str = "ask 1/tcp/10.0.0.5:40000>10.1.0.1:80 new";
@@ -159,6 +161,50 @@ fn negative_entries_answer_for_a_while() {
         vec![invalidate(Invalidation::Keys(vec![])), again()],
         &[ASK],
         "negative_hits=3",
+    );
+}
+
+#[test]
+fn what_an_intervention_has_ended_is_refused_without_questions_for_a_while() {
+    const RESET: &str = "0: tcp A R 10.1.0.1:80>10.0.0.5:40000 ttl 64";
+    let syn = || one(0, request(SYN).frame());
+    let row = |name: &str, policy, then: Vec<Step>, expected: &[&str], counters: &str| {
+        let flood = [syn(), refuse(FLOW, Intervened, policy), syn(), Pass(500), syn()];
+        check(name, flood.into_iter().chain(then), expected, counters);
+    };
+    let counted = "dropped/refused=3 dropped=3 refused/intervened=1 negative_hits=2 requests=1";
+    row("dropped", Drop, vec![], &[ASK], counted);
+    row("each is reset", Reset, vec![], &[ASK, RESET, RESET, RESET], counted);
+    row("after a second", Drop, vec![Pass(502), syn()], &[ASK, ASK], "negative_hits=2 requests=2");
+    row(
+        "the flow is over",
+        Drop,
+        vec![invalidate(Invalidation::Keys(vec![crate::bed::key(FLOW)])), syn()],
+        &[ASK, ASK],
+        "negative_hits=2 requests=2",
+    );
+    check(
+        "the flow was over before the answer came",
+        [
+            syn(),
+            invalidate(Invalidation::Keys(vec![crate::bed::key(FLOW)])),
+            refuse(FLOW, Intervened, Drop),
+            syn(),
+        ],
+        &[ASK, ASK],
+        "entries=0",
+    );
+    let udp = |port: u16| ip("10.0.0.5", "10.1.0.1").udp(port, 9).frame();
+    let flood = (0..100).map(|_| one(0, udp(1)));
+    check_with(
+        ShardConfig { source_burst_max: 2, source_per_second_max: 1, ..config() },
+        "a flood leaves its source's budget to other flows",
+        [one(0, udp(1)), refuse("1/udp/10.0.0.5:1>10.1.0.1:9", Intervened, Drop)]
+            .into_iter()
+            .chain(flood)
+            .chain([one(0, udp(2))]),
+        &["ask 1/udp/10.0.0.5:1>10.1.0.1:9 new", "ask 1/udp/10.0.0.5:2>10.1.0.1:9 new"],
+        "dropped/source_budget=0 dropped/refused=101",
     );
 }
 

@@ -12,8 +12,8 @@ use std::net::IpAddr;
 pub mod flag {
     /// The entry is in use.
     pub const OCCUPIED: u8 = 1;
-    /// No requirement matches: drop until [`last_seen`](super::FastForm4::last_seen), which then
-    /// says when the entry ends.
+    /// There is no directive, why is in `side`: drop until
+    /// [`last_seen`](super::FastForm4::last_seen), which then says when the entry ends.
     pub const NEGATIVE: u8 = 1 << 1;
     /// Take one from TTL or hop limit.
     pub const DECREMENT_TTL: u8 = 1 << 2;

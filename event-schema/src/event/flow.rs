@@ -134,11 +134,13 @@ pub enum RefusalReason {
     JournalUnavailable,
     /// The decision node has started and does not know yet which ports are taken.
     Synchronising,
+    /// The opening was given up: a decision or the reverse slot did not answer in time.
+    TimedOut,
 }
 
 impl RefusalReason {
     /// All reasons, for metrics and tables.
-    pub const ALL: [RefusalReason; 12] = [
+    pub const ALL: [RefusalReason; 13] = [
         RefusalReason::NoRequirement,
         RefusalReason::UnknownFlow,
         RefusalReason::NoTarget,
@@ -151,6 +153,7 @@ impl RefusalReason {
         RefusalReason::TooManyFlows,
         RefusalReason::JournalUnavailable,
         RefusalReason::Synchronising,
+        RefusalReason::TimedOut,
     ];
 
     /// As metric label and in tables.
@@ -168,6 +171,7 @@ impl RefusalReason {
             RefusalReason::TooManyFlows => "too_many_flows",
             RefusalReason::JournalUnavailable => "journal_unavailable",
             RefusalReason::Synchronising => "synchronising",
+            RefusalReason::TimedOut => "timed_out",
         }
     }
 }

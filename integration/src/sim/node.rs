@@ -20,7 +20,7 @@ use penstock_dataplane::shard::{Invalidation, ShardInput, ShardOutput};
 use penstock_event_schema::epoch::Seq;
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
-use penstock_event_schema::id::{DecisionNodeId, DirectiveId, ShardId, SlotId, Time};
+use penstock_event_schema::id::{DecisionNodeId, DirectiveId, ShardId, SlotId, TargetId, Time};
 use penstock_event_schema::message::decision::DecisionReply;
 use penstock_event_schema::message::summary::{Cut, CutRequest};
 use penstock_event_schema::topic::{Topic, TopicPartition};
@@ -520,8 +520,16 @@ impl Node {
         for effect in effects {
             let event = match effect {
                 network::Effect::Publish(event) => *event,
-                network::Effect::LookAtDrains(drains) => {
-                    self.look_at_drains(drains, around);
+                network::Effect::LookAtDrains(targets) => {
+                    self.look_at_drains(&targets, around);
+                    continue;
+                }
+                network::Effect::CloseTarget(target) => {
+                    for number in 0..self.setup.slots {
+                        let command = flow::Command::CloseTarget(target);
+                        let message = Message::Slot(SlotId(number), command);
+                        self.send(Party::Networks, message, around);
+                    }
                     continue;
                 }
             };
@@ -543,24 +551,18 @@ impl Node {
         }
     }
 
-    /// Closes the flows of targets that have drained for long enough, and tells which have none.
-    fn look_at_drains(&mut self, drains: Vec<network::Draining>, around: &mut Around) {
-        for draining in drains {
-            let target = draining.target;
+    /// Tells which of these targets have flows, and which have none.
+    fn look_at_drains(&mut self, targets: &[TargetId], around: &mut Around) {
+        for &target in targets {
             let serves = |slot: &Driver<Slot>| {
                 let mut tallies = slot.machine().tallies_by_target();
                 tallies.any(|(id, tally)| id == target && tally.flows > 0)
             };
-            if !self.slots.iter().any(serves) {
-                let command = network::Command::TargetEmpty(target);
-                self.send(Party::Networks, Message::Networks(command), around);
-            } else if draining.overdue {
-                for number in 0..self.setup.slots {
-                    let command = flow::Command::CloseTarget(target);
-                    let message = Message::Slot(SlotId(number), command);
-                    self.send(Party::Networks, message, around);
-                }
-            }
+            let command = match self.slots.iter().any(serves) {
+                true => network::Command::TargetServes(target),
+                false => network::Command::TargetEmpty(target),
+            };
+            self.send(Party::Networks, Message::Networks(command), around);
         }
     }
 

@@ -42,6 +42,9 @@ pub fn count(slots: &mut dyn Iterator<Item = &Slot>) -> LiveCounts {
     let mut counts = LiveCounts::default();
     for slot in slots {
         counts.stages.add(&slot.stages());
+        let forgotten = slot.tally_of_forgotten();
+        counts.opened += forgotten.opened;
+        counts.closed += forgotten.closed;
         for (id, tally) in slot.tallies_by_requirement() {
             let sum = counts.requirements.entry(id).or_default();
             sum.add(&tally);

@@ -8,10 +8,11 @@ use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::id::{TargetId, TargetSetId};
 use penstock_event_schema::network::{HealthCheck, Probe};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -20,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 /// Probes under way at once: a bound on sockets.
-const PROBES_MAX: usize = 64;
+const PROBES_MAX: u32 = 256;
 /// First probes are spread over this time, or over the interval when that is shorter.
 const SPREAD_MS_MAX: u64 = 1000;
 /// The status line of an answer is at most this long: a bound on memory.
@@ -42,7 +43,33 @@ pub struct ProberState {
     wiring: Arc<Wiring>,
     catalog: Catalog,
     probes: BTreeMap<TargetId, Probing>,
-    permits: Arc<Semaphore>,
+    permits: Arc<Permits>,
+    shares: BTreeMap<TargetSetId, Arc<Semaphore>>,
+}
+
+/// How many probes may be under way: those of silent targets take long, and others must not wait
+/// for them.
+struct Permits {
+    node: Semaphore,
+    /// What a probe takes of its set's share, which is [`PROBES_MAX`] for every set.
+    price: AtomicU32,
+}
+
+impl Permits {
+    fn new() -> Permits {
+        Permits { node: Semaphore::new(PROBES_MAX as usize), price: AtomicU32::new(1) }
+    }
+
+    /// With so many sets, each may have an equal part of the node's probes under way, and as much
+    /// is left for a set that comes.
+    fn divide(&self, sets: usize) {
+        let sets = u32::try_from(sets).unwrap_or(PROBES_MAX);
+        self.price.store((sets + 1).min(PROBES_MAX), Ordering::Relaxed);
+    }
+
+    fn price(&self) -> u32 {
+        self.price.load(Ordering::Relaxed)
+    }
 }
 
 /// All that the probes of one target depend on.
@@ -77,8 +104,8 @@ impl Actor for Prober {
         _: ActorRef<ProberMessage>,
         (wiring, catalog): (Arc<Wiring>, Catalog),
     ) -> Result<ProberState, ActorProcessingErr> {
-        let permits = Arc::new(Semaphore::new(PROBES_MAX));
-        let mut state = ProberState { wiring, catalog, probes: BTreeMap::new(), permits };
+        let (permits, shares) = (Arc::new(Permits::new()), BTreeMap::new());
+        let mut state = ProberState { wiring, catalog, probes: BTreeMap::new(), permits, shares };
         state.follow();
         Ok(state)
     }
@@ -110,10 +137,15 @@ impl ProberState {
     fn follow(&mut self) {
         let mut wanted = plans(&self.catalog);
         self.probes.retain(|target, probing| wanted.get(target) == Some(&probing.plan));
+        let sets: BTreeSet<TargetSetId> = wanted.values().map(|plan| plan.set).collect();
+        self.permits.divide(sets.len());
+        self.shares.retain(|set, _| sets.contains(set));
         wanted.retain(|target, _| !self.probes.contains_key(target));
         for (target, plan) in wanted {
+            let share = || Arc::new(Semaphore::new(PROBES_MAX as usize));
+            let share = self.shares.entry(plan.set).or_insert_with(share).clone();
             let (wiring, permits) = (self.wiring.clone(), self.permits.clone());
-            let task = tokio::spawn(probe_for_ever(plan.clone(), wiring, permits));
+            let task = tokio::spawn(probe_for_ever(plan.clone(), wiring, permits, share));
             self.probes.insert(target, Probing { plan, task });
         }
     }
@@ -141,7 +173,12 @@ fn plans(catalog: &Catalog) -> BTreeMap<TargetId, Plan> {
     plans
 }
 
-async fn probe_for_ever(plan: Plan, wiring: Arc<Wiring>, permits: Arc<Semaphore>) {
+async fn probe_for_ever(
+    plan: Plan,
+    wiring: Arc<Wiring>,
+    permits: Arc<Permits>,
+    share: Arc<Semaphore>,
+) {
     let interval_ms = u64::from(plan.check.interval_ms).max(1);
     // Targets of one set do not all ask at the same moment (multiplicative hashing, Knuth 6.4).
     let spread = u64::from(plan.target.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -149,9 +186,12 @@ async fn probe_for_ever(plan: Plan, wiring: Arc<Wiring>, permits: Arc<Semaphore>
     let mut ticks = interval_at(Instant::now() + first, Duration::from_millis(interval_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        // It is never closed.
-        let Ok(_permit) = permits.acquire().await else { return };
+        let due = ticks.tick().await;
+        // Neither is ever closed. The share comes first, so that a set waits for the node with no
+        // more probes than it may have.
+        let Ok(_share) = share.acquire_many(permits.price()).await else { return };
+        let Ok(_permit) = permits.node.acquire().await else { return };
+        metrics::histogram!("penstock_probe_delay_seconds").record(due.elapsed());
         let patience = Duration::from_millis(u64::from(plan.check.timeout_ms));
         let (success, said) = match timeout(patience, ask(&plan)).await {
             Ok(Ok(said)) => (true, said),
@@ -211,6 +251,29 @@ fn judge(line: &str, (first, last): (u16, u16)) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_has_its_share_of_probes() {
+        let check = |sets: usize, expected: usize| {
+            let (permits, share) = (Permits::new(), Semaphore::new(PROBES_MAX as usize));
+            permits.divide(sets);
+            let mut under_way = Vec::new();
+            while let Ok(probe) = share.try_acquire_many(permits.price()) {
+                under_way.push(probe);
+            }
+            assert_eq!(under_way.len(), expected, "{sets}");
+            // When sets come, what is under way ends, and no more begins than the new share.
+            permits.divide(2 * sets + 1);
+            under_way.clear();
+            while let Ok(probe) = share.try_acquire_many(permits.price()) {
+                under_way.push(probe);
+            }
+            assert_eq!(under_way.len(), (expected / 2).max(1), "{sets}");
+        };
+        for (sets, expected) in [(1, 128), (3, 64), (255, 1), (8_192, 1)] {
+            check(sets, expected);
+        }
+    }
 
     #[test]
     fn a_status_line_is_a_success_within_the_range() {

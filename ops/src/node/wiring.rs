@@ -10,7 +10,7 @@ use super::health::ProberMessage;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use penstock_actors::decision::{self, Decision};
 use penstock_actors::flow::{self, Slot};
-use penstock_actors::network::{self, Catalog, Draining, Networks, Probed, TargetEnd};
+use penstock_actors::network::{self, Catalog, Networks, Probed, TargetEnd};
 use penstock_actors::seam::Outlet;
 use penstock_actors::shell::host::HostRef;
 use penstock_dataplane::actor::{ShardMessage, Uplink};
@@ -180,26 +180,26 @@ impl Wiring {
         ends.read_uncommitted(|slots| slots.flat_map(Slot::reply_ends).collect()).await
     }
 
-    /// Has the flows closed of targets that have drained for long enough, and tells which have
-    /// none left.
-    async fn look_at_drains(&self, drains: Vec<Draining>) {
+    /// Tells which of these targets have flows, and which have none.
+    async fn look_at_drains(&self, targets: Vec<TargetId>) {
         let Some(slots) = self.slots() else { return };
-        let count = self.hash.slots();
         let serving = slots.read_uncommitted(|slots| {
             let tallies = slots.flat_map(Slot::tallies_by_target);
             let serving = tallies.filter(|(_, tally)| tally.flows > 0).map(|(id, _)| id);
             serving.collect::<BTreeSet<TargetId>>()
         });
         let Some(serving) = serving.await else { return };
-        for draining in drains {
-            let target = draining.target;
-            if !serving.contains(&target) {
-                self.to_networks(network::Command::TargetEmpty(target));
-            } else if draining.overdue {
-                let close = |slot| (u32::from(slot), flow::Command::CloseTarget(target));
-                self.to_slots((0..count).map(close).collect());
-            }
+        for target in targets {
+            self.to_networks(match serving.contains(&target) {
+                true => network::Command::TargetServes(target),
+                false => network::Command::TargetEmpty(target),
+            });
         }
+    }
+
+    fn close_target(&self, target: TargetId) {
+        let close = |slot| (u32::from(slot), flow::Command::CloseTarget(target));
+        self.to_slots((0..self.hash.slots()).map(close).collect());
     }
 
     /// Tells the objects' machine which addresses are the kernel's.
@@ -380,10 +380,11 @@ impl Outlet<Networks> for NetworkOutlet {
         for (_, effect) in effects.drain(..) {
             match effect {
                 network::Effect::Publish(event) => self.0.publish(*event),
-                network::Effect::LookAtDrains(drains) => {
+                network::Effect::LookAtDrains(targets) => {
                     let wiring = self.0.clone();
-                    tokio::spawn(async move { wiring.look_at_drains(drains).await });
+                    tokio::spawn(async move { wiring.look_at_drains(targets).await });
                 }
+                network::Effect::CloseTarget(target) => self.0.close_target(target),
             }
         }
     }

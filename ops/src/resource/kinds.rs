@@ -248,7 +248,7 @@ fn health(field: &Field<'_>, problems: &mut Problems) -> Option<HealthCheck> {
         None => Some(default),
     };
     let interval_ms = number("intervalMs", 100, 3_600_000, 5_000);
-    let timeout_ms = number("timeoutMs", 1, 3_600_000, interval_ms.unwrap_or(2_000).min(2_000));
+    let timeout_ms = number("timeoutMs", 1, 60_000, interval_ms.unwrap_or(2_000).min(2_000));
     let rise = number("rise", 1, 1_000, 2);
     let fall = number("fall", 1, 1_000, 3);
     let policies = [("refuse", AllUnhealthy::Refuse), ("any", AllUnhealthy::Any)];
