@@ -59,6 +59,7 @@ fn arguments() {
     );
     check("flow explain 10.0.0.1>10.0.0.2", Err("is no flow: write SOURCE:PORT"));
     check("flow watch 10.0.0.1:5>10.0.0.2:53", Ok("every: 1000, patience: None, output: Table"));
+    check("lab run --only t2,nope", Err("there is no such row; there are T2, T1,"));
     check("flow watch 10.0.0.1:5>10.0.0.2:53 --every 5", Err("5 is not in 100..=60000"));
     check("replay --data d --verify", Ok("verify: true, output: Table, question: None"));
     check(

@@ -30,9 +30,9 @@ pub enum Step {
         /// Leave the lab up afterwards, also when something failed.
         #[arg(long)]
         keep: bool,
-        /// Play only these rows, for example T2 or RESTART. KILLS takes minutes, and is played only
-        /// when it is named.
-        #[arg(long, value_name = "ROW", value_delimiter = ',')]
+        /// Play only these rows, for example T2 or RESTART. KILLS, which takes minutes, and FAULTS
+        /// are played only when they are named.
+        #[arg(long, value_name = "ROW", value_delimiter = ',', value_parser = crate::lab::row_name)]
         only: Vec<String>,
         /// Who forwards.
         #[arg(long, value_enum, default_value_t, hide = true)]

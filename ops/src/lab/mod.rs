@@ -112,7 +112,7 @@ fn installed(program: &str, package: &'static str) -> Result<(), Error> {
 }
 
 fn play(keep: bool, only: &[String], subject: Subject) -> Result<ExitCode, Error> {
-    let rows = chosen(only)?;
+    let rows = chosen(only);
     let begun = Instant::now();
     let site = take()?;
     let mut cleaning = Cleaning { site: &site, keep };
@@ -140,19 +140,24 @@ fn play(keep: bool, only: &[String], subject: Subject) -> Result<ExitCode, Error
     Ok(if scene.checks.failed() == 0 { Exit::Ok.into() } else { Exit::Failed.into() })
 }
 
-fn chosen(only: &[String]) -> Result<Vec<Row>, Error> {
+/// The name of a row, as the command line takes it.
+///
+/// # Errors
+/// There is none of that name; the text names all.
+pub(crate) fn row_name(name: &str) -> Result<String, String> {
     let known = ROWS.map(|row| row.name);
-    for name in only {
-        if !known.iter().any(|row| row.eq_ignore_ascii_case(name)) {
-            let output = format!("there is no row `{name}`; there are {}", known.join(", "));
-            return Err(Error::Command { command: format!("--only {name}"), output });
-        }
-    }
-    let wanted = |row: &Row| {
-        (only.is_empty() && !row.is_long)
-            || only.iter().any(|name| row.name.eq_ignore_ascii_case(name))
+    let found = known.iter().find(|row| row.eq_ignore_ascii_case(name));
+    let none = || format!("there is no such row; there are {}", known.join(", "));
+    found.map(|row| (*row).to_owned()).ok_or_else(none)
+}
+
+/// The named rows, or all that do not take long.
+fn chosen(only: &[String]) -> Vec<Row> {
+    let wanted = |row: &Row| match only {
+        [] => !row.is_long,
+        _ => only.iter().any(|name| name == row.name),
     };
-    Ok(ROWS.into_iter().filter(wanted).collect())
+    ROWS.into_iter().filter(wanted).collect()
 }
 
 fn play_rows(site: &Site, subject: Subject, rows: &[Row]) -> Result<Scene, Error> {
