@@ -19,7 +19,7 @@ use penstock_event_schema::epoch::{Chain, Epoch, Seq};
 use penstock_event_schema::id::Time;
 
 /// The version that this build writes, and the newest that it reads.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Bytes of a head.
 pub const HEAD_SIZE: usize = 2 + 8 + 8 + 32 + 8 + 8 + 8 + 32 + 32;
@@ -40,9 +40,9 @@ pub struct Head {
 /// Why a snapshot cannot be used.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SnapshotError {
-    /// A newer penstock wrote it.
-    #[error("it has version {found}, and this penstock knows versions up to {VERSION}")]
-    Newer {
+    /// Another penstock wrote it. Version 1 was in no release.
+    #[error("it has version {found}, and this penstock knows version {VERSION}")]
+    Version {
         /// The version found.
         found: u16,
     },
@@ -97,12 +97,12 @@ impl Head {
     /// Reads a head at rest.
     ///
     /// # Errors
-    /// It is of a newer version, cut short or damaged.
+    /// It is of another version, cut short or damaged.
     pub fn from_bytes(bytes: &[u8]) -> Result<Head, SnapshotError> {
         let short = || SnapshotError::Short { have: bytes.len() as u64, need: HEAD_SIZE as u64 };
         let found = u16::from_le_bytes(*bytes.first_chunk().ok_or_else(short)?);
-        if found > VERSION {
-            return Err(SnapshotError::Newer { found });
+        if found != VERSION {
+            return Err(SnapshotError::Version { found });
         }
         let bytes: &[u8; HEAD_SIZE] = bytes.try_into().map_err(|_| short())?;
         let (fields, checksum) = bytes.split_at(HEAD_SIZE - 32);
@@ -155,7 +155,8 @@ mod tests {
         };
         check(|_| {}, Ok(head));
         check(|bytes| bytes[11] ^= 1, Err(SnapshotError::Damaged));
-        check(|bytes| bytes[0] = 2, Err(SnapshotError::Newer { found: 2 }));
+        check(|bytes| bytes[0] = 1, Err(SnapshotError::Version { found: 1 }));
+        check(|bytes| bytes[0] = 3, Err(SnapshotError::Version { found: 3 }));
         check(|bytes| bytes.truncate(1), Err(SnapshotError::Short { have: 1, need: 138 }));
         check(|bytes| bytes.truncate(100), Err(SnapshotError::Short { have: 100, need: 138 }));
         assert_eq!(head.check(b"state"), Ok(()));

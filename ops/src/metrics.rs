@@ -57,7 +57,6 @@ pub const METRICS: &[Metric] = metric_table! {
     "penstock_flows_closed_total" Counter Count [] "Flows closed since the start.";
     "penstock_flow_refusals_total" Counter Count ["reason"] "First packets that got no directive.";
     "penstock_flow_interventions_total" Counter Count ["act"] "What requirements did with flows that met a condition.";
-    "penstock_requirement_rate_drops_total" Counter Count ["requirement"] "Packets dropped above their requirement's limit.";
     "penstock_port_info" Gauge Count ["port", "attach_asked", "attach_got", "zero_copy_asked", "zero_copy_got"]
         "Always 1; how XDP is attached and whether packets are copied, asked for and got.";
     "penstock_port_up" Gauge Count ["port"] "1 when the link is up, else 0.";
@@ -76,6 +75,7 @@ pub const METRICS: &[Metric] = metric_table! {
 
 /// All others: recorded where they arise, and shown from then on.
 pub const RECORDED: &[Metric] = metric_table! {
+    "penstock_requirement_rate_drops_total" Counter Count ["requirement"] "Packets dropped above their requirement's limit.";
     "penstock_journal_size_bytes" Gauge Bytes [] "Room that records and snapshots take.";
     "penstock_journal_full" Gauge Count [] "1 while new flows are refused for want of room, else 0.";
     "penstock_journal_trimmed_bytes_total" Counter Bytes [] "Records that were trimmed.";
@@ -161,10 +161,6 @@ fn publish(status: &NodeStatus) {
     }
     for (act, count) in &status.interventions {
         counter!("penstock_flow_interventions_total", "act" => act.clone()).absolute(*count);
-    }
-    for (requirement, count) in &status.rate_drops {
-        counter!("penstock_requirement_rate_drops_total", "requirement" => requirement.clone())
-            .absolute(*count);
     }
     counter!("penstock_journal_accepted_total").absolute(status.journal.accepted);
     counter!("penstock_journal_durable_total").absolute(status.journal.durable);

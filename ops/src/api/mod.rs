@@ -6,7 +6,7 @@
 //! | `POST /v1/apply[?dryRun=true]` | a list of resources, checked as a whole, then one by one |
 //! | `DELETE /v1/{kind}/{name}` | removes one |
 //! | `GET /v1/flows?limit&requirement&network&target&address&protocol` | live flows |
-//! | `GET /v1/explain?flow&network` | the whole story of a flow |
+//! | `GET /v1/explain?flow&network&recent` | the whole story of a flow |
 //! | `GET /v1/directives?limit` | what the shards have cached |
 //! | `GET /v1/node` | how the node is |
 //! | `POST /v1/invalidate` | makes the shards forget |

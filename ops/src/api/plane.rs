@@ -42,7 +42,12 @@ pub trait Plane: Send + Sync + 'static {
     fn flows(&self, filter: FlowFilter) -> impl Future<Output = Answer<Listing<FlowRow>>> + Send;
 
     /// The whole story of a flow, live or over; none when nothing is known of it.
-    fn explain(&self, flow: FlowPattern) -> impl Future<Output = Answer<Option<Story>>> + Send;
+    /// `records` are looked at for one that is over, at most.
+    fn explain(
+        &self,
+        flow: FlowPattern,
+        records: u64,
+    ) -> impl Future<Output = Answer<Option<Story>>> + Send;
 
     /// What the shards have cached, at most `limit` directions.
     fn directives(

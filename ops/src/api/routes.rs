@@ -2,7 +2,7 @@
 
 use super::apply::{self, ApplyResult};
 use super::plane::{FlowFilter, Invalidate, Outcome, Plane, Stored, Unavailable};
-use crate::explain::FlowPattern;
+use crate::explain::{FlowPattern, RECENT_RECORDS, RECORDS_MAX};
 use crate::metrics::Metrics;
 use crate::resource::{self, Kind, plural, show};
 use axum::Router;
@@ -258,22 +258,26 @@ async fn get_flows<P: Plane>(
 struct ExplainQuery {
     flow: String,
     network: Option<String>,
+    /// Whether to look for a flow that is over among recent records alone.
+    #[serde(default)]
+    recent: bool,
 }
 
 async fn get_explain<P: Plane>(
     State(shared): Plain<P>,
     query: Result<Query<ExplainQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
-    let pattern = match query {
-        Ok(Query(ExplainQuery { flow, network })) => flow.parse().map(|flow: FlowPattern| {
-            let network = network.or(flow.network);
-            FlowPattern { network, ..flow }
+    let asked = match query {
+        Ok(Query(ExplainQuery { flow, network, recent })) => flow.parse().map(|flow| {
+            let FlowPattern { network: named, .. } = flow;
+            let records = if recent { RECENT_RECORDS } else { RECORDS_MAX };
+            (FlowPattern { network: network.or(named), ..flow }, records)
         }),
         Err(wrong) => Err(wrong.body_text()),
     };
-    match pattern {
+    match asked {
         Err(message) => invalid(message, "write ?flow=SOURCE:PORT>DESTINATION:PORT"),
-        Ok(pattern) => match shared.plane.explain(pattern.clone()).await {
+        Ok((pattern, records)) => match shared.plane.explain(pattern.clone(), records).await {
             Ok(Some(story)) => Json(story).into_response(),
             Ok(None) => {
                 let message = format!("nothing is known of the flow {pattern}");

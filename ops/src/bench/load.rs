@@ -105,10 +105,18 @@ impl Load {
     /// # Errors
     /// What the generator met.
     pub(super) fn stop(self) -> Result<f64, Error> {
-        self.stop.store(true, Ordering::Relaxed);
         let begun = self.begun;
-        let sent = self.join()?;
+        let sent = self.end()?;
         Ok(sent as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    /// Stops it: how many packets it has sent.
+    ///
+    /// # Errors
+    /// What the generator met.
+    pub(super) fn end(self) -> Result<u64, Error> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.join()
     }
 }
 

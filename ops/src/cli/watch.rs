@@ -70,7 +70,8 @@ pub(super) fn watch(options: &FlowWatchOptions, connection: &Connection) -> Resu
         let text = "error: --output: a stream has no YAML; write table or json";
         return Err(Failure::new(Exit::Usage, text));
     }
-    let path = explain::path(&options.flow, options.network.as_ref());
+    // It asks again and again.
+    let path = explain::path(&options.flow, options.network.as_ref()) + "&recent=true";
     let mut shown = Shown::default();
     let mut missed = None;
     let mut earlier = None;

@@ -29,6 +29,9 @@ use std::sync::Arc;
 /// Records that are looked at for one question, at most: some seconds.
 pub const RECORDS_MAX: u64 = 10_000_000;
 
+/// The same of a question that is asked again and again.
+pub const RECENT_RECORDS: u64 = 200_000;
+
 /// So many are looked at before it is asked whether the flow is among them.
 const WINDOW: u64 = 50_000;
 
@@ -76,7 +79,8 @@ pub fn find_live(slots: &[&Slot], hash: &SlotHash, keys: &[FlowKey]) -> Option<F
     })
 }
 
-/// Looks for a flow of one of these keys, or for the records of the live one.
+/// Looks for a flow of one of these keys, or for the records of the live one, as of a moment and
+/// in so many records at most.
 ///
 /// # Errors
 /// The journal cannot be read.
@@ -85,9 +89,9 @@ pub fn find(
     hash: &SlotHash,
     keys: &[FlowKey],
     live: Option<FlowView>,
-    until: Until,
+    (until, records_max): (Until, u64),
 ) -> Result<Option<Findings>, JournalError> {
-    let mut reading = Reading { records, hash, until, searched: 0, cut_short: false };
+    let mut reading = Reading { records, hash, until, records_max, searched: 0, cut_short: false };
     let (directive, since) = match &live {
         Some(flow) => (flow.directive.clone(), flow.opened),
         None => match reading.latest_of(keys)? {
@@ -107,6 +111,7 @@ struct Reading<'a> {
     records: &'a dyn Search,
     hash: &'a SlotHash,
     until: Until,
+    records_max: u64,
     searched: u64,
     cut_short: bool,
 }
@@ -127,11 +132,11 @@ impl Reading<'_> {
         }
         let mut latest: Option<(Arc<Directive>, Time)> = None;
         while latest.is_none() && left.iter().any(|(_, span)| span.from < span.before) {
-            if self.searched >= RECORDS_MAX {
-                self.cut_short = true;
-                break;
-            }
             for (key, Span { at, from, before }) in &mut left {
+                if self.searched >= self.records_max {
+                    self.cut_short = true;
+                    return Ok(latest);
+                }
                 let newest = Seq(before.0.saturating_sub(WINDOW)).max(*from);
                 let span = Span { at: *at, from: newest, before: *before };
                 *before = newest;
@@ -259,7 +264,7 @@ impl Reading<'_> {
         let name = format!("\"{key}\"");
         let name = memmem::Finder::new(&name);
         let records = span.before.0.saturating_sub(span.from.0);
-        let mut left = records.min(RECORDS_MAX.saturating_sub(self.searched).max(WINDOW));
+        let mut left = records.min(self.records_max.saturating_sub(self.searched).max(WINDOW));
         let whole = left;
         let mut is_over = left == records;
         self.records.read(span.at, span.from, &mut |bytes| {
@@ -342,7 +347,7 @@ mod tests {
             let [(reverse, _), (forward, _)] = opened(FLOW);
             for key in [forward, reverse] {
                 let hash = SlotHash::new([0; 16], 1);
-                let found = find(&Records { first }, &hash, &[key], None, until);
+                let found = find(&Records { first }, &hash, &[key], None, (until, RECORDS_MAX));
                 let told = found.expect("it can be read").map_or(Vec::new(), |found| found.told);
                 let seqs: Vec<u64> = told.iter().map(|told| told.envelope.seq.0).collect();
                 assert_eq!(seqs, expected, "{key}, from record {first}");

@@ -192,6 +192,8 @@ impl Actor for Dataplane {
         // reaches the kernel.
         let steering = state.steering();
         state.program().steer(&steering)?;
+        // What shards say while they start waits in the mailbox.
+        state.wiring.set_dataplane(myself.clone());
         for (number, shard) in (0..).zip(shards) {
             state.start_shard(number, Some(shard), myself.get_cell()).await?;
         }
@@ -340,7 +342,6 @@ impl DataplaneState {
     /// What to tell shards of limits that have changed.
     fn follow_limits(&mut self) -> Vec<Told> {
         let limits = self.catalog.packet_limits();
-        self.rate_drops.retain(|requirement, _| limits.contains_key(requirement));
         for requirement in limits.keys() {
             self.rate_drops.entry(*requirement).or_default();
         }
@@ -351,6 +352,9 @@ impl DataplaneState {
         for said in said {
             if let Some(drops) = self.rate_drops.get_mut(&said.requirement) {
                 *drops += u64::from(said.dropped);
+                let name = self.catalog.requirement(said.requirement).map(|it| it.name.clone());
+                metrics::counter!("penstock_requirement_rate_drops_total", "requirement" => name.unwrap_or_default())
+                    .increment(u64::from(said.dropped));
             }
         }
         let told = self.apportioning.hear(shard, said, self.clock.now());

@@ -271,7 +271,7 @@ impl Plane for NodePlane {
         self.flow_rows(filter).await
     }
 
-    async fn explain(&self, flow: FlowPattern) -> Answer<Option<Story>> {
+    async fn explain(&self, flow: FlowPattern, records: u64) -> Answer<Option<Story>> {
         let catalog = self.catalog().await?;
         let (keys, hash) = (flow.keys(&catalog), self.wiring.hash().clone());
         let slots = self.wiring.slots().ok_or_else(ended)?;
@@ -284,7 +284,7 @@ impl Plane for NodePlane {
         // The slots' host goes on while the journal is read.
         let reader = self.journal.reader();
         let found = tokio::task::spawn_blocking(move || {
-            explain::find(&reader, &hash, &keys, live, Until::End)
+            explain::find(&reader, &hash, &keys, live, (Until::End, records))
         });
         let found = found.await.map_err(|_| ended())?;
         let found = found.map_err(|error| Unavailable {

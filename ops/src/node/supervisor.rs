@@ -93,7 +93,6 @@ impl Actor for Supervisor {
         };
         let (dataplane, _) =
             Dataplane::spawn_linked(None, Dataplane, arguments, cell.clone()).await?;
-        hosts.wiring.set_dataplane(dataplane.clone());
         // Packets of known flows pass meanwhile.
         hosts.decision(&catalog, cuts, cell.clone()).await?;
         hosts.wiring.publish_unhealthy(&catalog);

@@ -21,9 +21,10 @@ use penstock_event_schema::event::flow::{FlowIntervened, RefusalReason};
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
 use penstock_event_schema::id::{ShardId, SlotId, TargetId};
+use penstock_event_schema::message::decision::{DecisionReply, DecisionRequest};
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::tracker::{DirectiveReply, DirectiveRequest};
-use penstock_event_schema::requirement::{Action, Intervention};
+use penstock_event_schema::requirement::{Action, Intervention, UnknownPolicy};
 use ractor::ActorRef;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -311,6 +312,7 @@ impl Outlet<Slot> for SlotOutlet {
         let shards = self.0.shards.load().len();
         let mut answers: Vec<Vec<ShardInput>> = vec![Vec::new(); shards];
         let (mut slots, mut decision) = (Vec::new(), Vec::new());
+        let decides = self.0.decision.load().is_some();
         for (from, effect) in effects.drain(..) {
             match effect {
                 flow::Effect::Answer { shard, reply } => {
@@ -318,6 +320,10 @@ impl Outlet<Slot> for SlotOutlet {
                     if let Some(inputs) = answers.get_mut(usize::from(shard.0)) {
                         inputs.push(ShardInput::Reply(reply));
                     }
+                }
+                flow::Effect::AskDecision { from, request } if !decides => {
+                    let refused = flow::Command::Decided(not_yet(&request));
+                    slots.push((driver(from), refused));
                 }
                 flow::Effect::AskDecision { from, request } => {
                     decision.push((ONLY, decision::Command::Decide { from, request }));
@@ -352,10 +358,20 @@ impl Outlet<Slot> for SlotOutlet {
         let reply = DirectiveReply::Refuse {
             key: request.key,
             reason: RefusalReason::TooManyFlows,
-            policy: penstock_event_schema::requirement::UnknownPolicy::Drop,
+            policy: UnknownPolicy::Drop,
         };
         self.0.count_refusal(&reply);
         self.0.to_shard(request.shard, vec![ShardInput::Reply(reply)]);
+    }
+}
+
+/// What a slot hears before the decision host has started: the next packet asks again.
+fn not_yet(request: &DecisionRequest) -> DecisionReply {
+    DecisionReply::Refuse {
+        key: request.key,
+        ask: request.ask,
+        reason: RefusalReason::Synchronising,
+        policy: UnknownPolicy::Drop,
     }
 }
 

@@ -62,13 +62,13 @@ impl Plane for ReplayedPlane {
         Ok(listing)
     }
 
-    async fn explain(&self, flow: FlowPattern) -> Answer<Option<Story>> {
+    async fn explain(&self, flow: FlowPattern, records: u64) -> Answer<Option<Story>> {
         let ReplayedPlane { replayed, store, hash, until } = self;
         let catalog = replayed.networks.machine().catalog();
         let slots: Vec<_> = replayed.slots.iter().map(Recovery::machine).collect();
         let keys = flow.keys(catalog);
         let live = explain::find_live(&slots, hash, &keys);
-        let found = explain::find(store, hash, &keys, live, *until);
+        let found = explain::find(store, hash, &keys, live, (*until, records));
         let found = found.map_err(|error| Unavailable {
             reason: error.to_string(),
             fix: "check the disk under the data folder",

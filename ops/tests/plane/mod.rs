@@ -145,7 +145,7 @@ impl Plane for Node {
         Ok(Listing { items: vec![row], total: 2 })
     }
 
-    async fn explain(&self, flow: FlowPattern) -> Answer<Option<Story>> {
+    async fn explain(&self, flow: FlowPattern, _: u64) -> Answer<Option<Story>> {
         self.note(format!("explain {flow}"));
         Ok(None)
     }
