@@ -422,6 +422,13 @@ impl Slot {
     }
 }
 
+/// How much later than its idle limit a flow is looked at that is silent from a start on: up to an
+/// eighth, spread by number (multiplicative hashing, Knuth 6.4).
+fn spread_ms(directive: &Directive) -> u64 {
+    let hash = directive.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (hash * u64::from(directive.idle_ms / 8)) >> 32
+}
+
 /// What another candidate must avoid: the port where there is one, since that alone collided;
 /// else the target.
 fn colliding(resources: &[Resource]) -> Vec<Resource> {
@@ -532,9 +539,9 @@ impl Machine for Slot {
         out.extend(self.table.due(now).take(limit).map(Command::Due));
     }
 
-    /// Flows go on as established and as if just heard of, bindings as not yet confirmed. Doubts
-    /// of all bindings at once would be a burst, so they are spread over eight times
-    /// `bind_ms_max`.
+    /// Flows go on as established and as if just heard of, bindings as not yet confirmed. Ends of
+    /// all idle flows at once would be a burst, and so would doubts of all bindings: the first are
+    /// spread over an eighth of the idle limit more, the second over eight times `bind_ms_max`.
     fn resume(&mut self, now: Time) {
         self.awake = true;
         self.summary.resume();
@@ -545,8 +552,11 @@ impl Machine for Slot {
                 flow.live.last_seen = now;
                 flow.live.changed = now;
                 flow.live.connection = Connection::established();
+                let (end, _) = flow.end(&limits);
+                let end = end.plus_ms(spread_ms(&flow.directive));
+                let at = flow.intervenes_at().map_or(end, |at| at.min(end));
+                self.table.arm(Timer::Flow(place), at);
             }
-            self.rearm(Timer::Flow(place));
         }
         let bindings: Vec<u32> = self.table.bindings.iter().map(|(at, _)| at).collect();
         for place in bindings {
