@@ -370,15 +370,22 @@ impl Slot {
 }
 
 impl Slot {
-    /// One walk over the flows; their timers bound how many are closed at a time.
+    /// One walk over the flows, unless there is none to be told; their timers bound how many are
+    /// closed at a time.
     fn evolve_target_closed(&mut self, target: TargetId, at: Time) {
+        let tally = self.tallies.targets.get(target);
+        if tally.flows == tally.drained {
+            return;
+        }
         let held = Resource::Target(target);
         let flows = self.table.flows.iter().filter(|(_, flow)| flow.resources.contains(&held));
         let flows = flows.filter(|_| !is(Fault::StayAtDrained));
         let places: Vec<u32> = flows.map(|(place, _)| place).collect();
         for place in places {
             if let Some(flow) = self.table.flows.get_mut(place) {
-                flow.live.drained.get_or_insert(at);
+                self.tallies.again(flow, |flow| {
+                    flow.live.drained.get_or_insert(at);
+                });
             }
             self.rearm(Timer::Flow(place));
         }
@@ -402,11 +409,14 @@ impl Slot {
         self.rearm(Timer::Flow(place));
     }
 
-    /// One walk over the flows, as [`Slot::evolve_target_closed`].
+    /// One walk over the flows, unless no flow there has rules.
     fn evolve_target_failed(&mut self, target: TargetId, at: Time) {
         let opening_ms = self.setup.limits.opening_ms_max;
         self.failed.retain(|(other, heard)| *other != target && heard.plus_ms(opening_ms) > at);
         self.failed.push((target, at));
+        if self.tallies.targets.get(target).ruled == 0 {
+            return;
+        }
         let held = Resource::Target(target);
         let flows = self.table.flows.iter();
         let places: Vec<u32> = flows
@@ -593,7 +603,7 @@ impl Machine for Slot {
                 && let Some(place) = self.table.flow_at(&self.setup.hash, &key)
                 && let Some(flow) = self.table.flows.get_mut(place)
             {
-                flow.rules = Some(rules.into());
+                self.tallies.again(flow, |flow| flow.rules = Some(rules.into()));
             }
             Ok::<_, postcard::Error>(())
         })
