@@ -370,15 +370,22 @@ impl Slot {
 }
 
 impl Slot {
-    /// One walk over the flows; their timers bound how many are closed at a time.
+    /// One walk over the flows, unless there is none to be told; their timers bound how many are
+    /// closed at a time.
     fn evolve_target_closed(&mut self, target: TargetId, at: Time) {
+        let tally = self.tallies.targets.get(target);
+        if tally.flows == tally.drained {
+            return;
+        }
         let held = Resource::Target(target);
         let flows = self.table.flows.iter().filter(|(_, flow)| flow.resources.contains(&held));
         let flows = flows.filter(|_| !is(Fault::StayAtDrained));
         let places: Vec<u32> = flows.map(|(place, _)| place).collect();
         for place in places {
             if let Some(flow) = self.table.flows.get_mut(place) {
-                flow.live.drained.get_or_insert(at);
+                self.tallies.again(flow, |flow| {
+                    flow.live.drained.get_or_insert(at);
+                });
             }
             self.rearm(Timer::Flow(place));
         }
@@ -402,11 +409,14 @@ impl Slot {
         self.rearm(Timer::Flow(place));
     }
 
-    /// One walk over the flows, as [`Slot::evolve_target_closed`].
+    /// One walk over the flows, unless no flow there has rules.
     fn evolve_target_failed(&mut self, target: TargetId, at: Time) {
         let opening_ms = self.setup.limits.opening_ms_max;
         self.failed.retain(|(other, heard)| *other != target && heard.plus_ms(opening_ms) > at);
         self.failed.push((target, at));
+        if self.tallies.targets.get(target).ruled == 0 {
+            return;
+        }
         let held = Resource::Target(target);
         let flows = self.table.flows.iter();
         let places: Vec<u32> = flows
@@ -420,6 +430,13 @@ impl Slot {
             self.rearm(Timer::Flow(place));
         }
     }
+}
+
+/// How much later than its idle limit a flow is looked at that is silent from a start on: up to an
+/// eighth, spread by number (multiplicative hashing, Knuth 6.4).
+fn spread_ms(directive: &Directive) -> u64 {
+    let hash = directive.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (hash * u64::from(directive.idle_ms / 8)) >> 32
 }
 
 /// What another candidate must avoid: the port where there is one, since that alone collided;
@@ -532,9 +549,9 @@ impl Machine for Slot {
         out.extend(self.table.due(now).take(limit).map(Command::Due));
     }
 
-    /// Flows go on as established and as if just heard of, bindings as not yet confirmed. Doubts
-    /// of all bindings at once would be a burst, so they are spread over eight times
-    /// `bind_ms_max`.
+    /// Flows go on as established and as if just heard of, bindings as not yet confirmed. Ends of
+    /// all idle flows at once would be a burst, and so would doubts of all bindings: the first are
+    /// spread over an eighth of the idle limit more, the second over eight times `bind_ms_max`.
     fn resume(&mut self, now: Time) {
         self.awake = true;
         self.summary.resume();
@@ -545,8 +562,11 @@ impl Machine for Slot {
                 flow.live.last_seen = now;
                 flow.live.changed = now;
                 flow.live.connection = Connection::established();
+                let (end, _) = flow.end(&limits);
+                let end = end.plus_ms(spread_ms(&flow.directive));
+                let at = flow.intervenes_at().map_or(end, |at| at.min(end));
+                self.table.arm(Timer::Flow(place), at);
             }
-            self.rearm(Timer::Flow(place));
         }
         let bindings: Vec<u32> = self.table.bindings.iter().map(|(at, _)| at).collect();
         for place in bindings {
@@ -583,7 +603,7 @@ impl Machine for Slot {
                 && let Some(place) = self.table.flow_at(&self.setup.hash, &key)
                 && let Some(flow) = self.table.flows.get_mut(place)
             {
-                flow.rules = Some(rules.into());
+                self.tallies.again(flow, |flow| flow.rules = Some(rules.into()));
             }
             Ok::<_, postcard::Error>(())
         })

@@ -17,6 +17,10 @@ pub struct Tally {
     pub opened: u64,
     /// Closed since the start.
     pub closed: u64,
+    /// Live ones with interventions.
+    pub(super) ruled: u64,
+    /// Live ones whose target has drained, and that end with it.
+    pub(super) drained: u64,
 }
 
 impl Tally {
@@ -63,6 +67,8 @@ impl Tallies {
         self.each(flow, |tally| {
             tally.flows += 1;
             tally.opened += u64::from(counts);
+            tally.ruled += u64::from(flow.rules.is_some());
+            tally.drained += u64::from(flow.live.drained.is_some());
         });
         if let Some(end) = reply_end(&flow.directive, &flow.resources) {
             *self.ends.entry(end).or_default() += 1;
@@ -74,6 +80,8 @@ impl Tallies {
         self.each(flow, |tally| {
             tally.flows = tally.flows.saturating_sub(1);
             tally.closed += u64::from(counts);
+            tally.ruled -= u64::from(flow.rules.is_some());
+            tally.drained -= u64::from(flow.live.drained.is_some());
         });
         if let Some(end) = reply_end(&flow.directive, &flow.resources)
             && let Some(count) = self.ends.get_mut(&end)
@@ -83,6 +91,13 @@ impl Tallies {
                 self.ends.remove(&end);
             }
         }
+    }
+
+    /// A flow's rules are others, or its target has drained: `change` does that.
+    pub(super) fn again(&mut self, flow: &mut Flow, change: impl FnOnce(&mut Flow)) {
+        self.close(flow, false);
+        change(flow);
+        self.open(flow, false);
     }
 
     fn each(&mut self, flow: &Flow, change: impl Fn(&mut Tally)) {
@@ -123,6 +138,11 @@ impl<Id: Copy + Ord> Kept<Id> {
     /// What was counted of those that are not kept any more.
     pub(super) fn rest(&self) -> Tally {
         self.rest
+    }
+
+    /// The numbers of one.
+    pub(super) fn get(&self, id: Id) -> Tally {
+        self.tallies.get(&id).copied().unwrap_or_default()
     }
 
     fn change(&mut self, id: Id, change: impl Fn(&mut Tally)) {
@@ -169,7 +189,7 @@ mod tests {
     /// Opens a flow of each object in turn and closes it again, but for every `stays`th.
     fn check(objects: u64, stays: u64, expected: usize) {
         let mut kept = Kept::default();
-        let stay = |id: u64| stays > 0 && id % stays == 0;
+        let stay = |id: u64| stays > 0 && id.is_multiple_of(stays);
         for id in 0..objects {
             kept.change(id, |tally| {
                 tally.flows += 1;
@@ -186,7 +206,7 @@ mod tests {
         let mut sum = kept.rest();
         kept.iter().for_each(|(_, tally)| sum.add(&tally));
         let flows = (0..objects).filter(|id| stay(*id)).count() as u64;
-        assert_eq!(sum, Tally { flows, opened: objects, closed: objects - flows });
+        assert_eq!((sum.flows, sum.opened, sum.closed), (flows, objects, objects - flows));
     }
 
     #[test]

@@ -257,10 +257,11 @@ impl World {
         }
     }
 
-    /// A decision node that has started anew knows nothing of flows that ended before.
+    /// A decision node that has started anew knows nothing of flows that ended before, and one
+    /// whose cut was lost nothing of the other's flows that ended before the next.
     fn check_reuse(&self, port: &Resource) {
         if let Some(freed) = self.freed.get(port)
-            && self.faults.decision_restarts == 0
+            && self.faults.decision_restarts + self.faults.lost == 0
         {
             let after_ms = self.now.ms_since(*freed);
             assert!(after_ms >= REUSE_MS_MIN, "{port:?} is used again after {after_ms} ms");

@@ -22,6 +22,21 @@ fn flows_of_a_drained_target_are_closed() {
         ],
     );
     assert_eq!(stage.slot.flow_count(), 1);
+    // Until it is said again, whether or not others have been told and linger.
+    check(
+        stage,
+        &[
+            (10, ask(KEY, 0), "ask 10"),
+            (11, propose(3, KEY, "-", 10), "OPENED 3, 0 gets 3"),
+            (12, report(KEY, 12, RST), ""),
+            (13, Command::Remove(key(other)), &format!("CLOSED Removed [0, 0], forget {other}")),
+            (14, close(1), ""),
+            (15, ask(other, 0), "ask 15"),
+            (16, propose(4, other, "-", 15), "OPENED 4, 0 gets 4"),
+            (17, close(1), ""),
+            (18, nothing(), &format!("CLOSED Drained [0, 0], forget {other}")),
+        ],
+    );
     // What lingers keeps its port until the end of the linger.
     check(
         Stage::new(SlotLimits::default()),

@@ -627,8 +627,13 @@ fn a_recovery_gives_every_flow_its_whole_limit_again() {
             (1_002_000, doubt(1), "confirm 1"),
             (1_002_000, confirm(1), ""),
             (1_059_999, nothing(), ""),
+            // Spread over an eighth of the limit, never before it.
+            (1_062_000, nothing(), "doubt 1"),
+            (1_062_000, doubt(1), "confirm 1"),
+            (1_062_000, confirm(1), ""),
+            (1_064_634, nothing(), ""),
             (
-                1_060_000,
+                1_064_635,
                 nothing(),
                 "CLOSED Idle [0, 0], forget 1/tcp/10.0.0.5:40000>10.90.0.80:80, release 1",
             ),
