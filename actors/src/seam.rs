@@ -175,7 +175,9 @@ pub enum JournalError {
         error: String,
     },
     /// The store failed, as it does on a full disk.
-    #[error("the journal takes no more records: {0}; what it has acknowledged is kept")]
+    #[error(
+        "the journal takes no more records: {0}; what it has acknowledged is kept; see the disk of `dataDirectory`, then start the node again"
+    )]
     Store(String),
     /// The journal has been closed.
     #[error("the journal is closed")]

@@ -34,8 +34,11 @@ pub enum Error {
         socket: PathBuf,
     },
     /// The node took too long.
-    #[error("the node did not answer within {} s", PATIENCE.as_secs())]
-    Slow,
+    #[error("the node at {} did not answer within {} s", socket.display(), PATIENCE.as_secs())]
+    Slow {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// The connection broke, or what came is not what was promised.
     #[error("the node's answer cannot be used: {0}")]
     Broken(String),
@@ -104,7 +107,7 @@ impl Client {
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Reply, Error> {
         tokio::time::timeout(PATIENCE, self.exchange(method, path, body))
             .await
-            .map_err(|_| Error::Slow)?
+            .map_err(|_| Error::Slow { socket: self.socket.clone() })?
     }
 
     async fn exchange(

@@ -406,7 +406,7 @@ fn frames_larger_than_a_chunk_are_refused_by_name() {
         })
     };
     let error = open(2048).unwrap_err().to_string();
-    assert!(error.contains("MTU of 3000") && error.contains("chunks of 4096"), "{error}");
+    assert!(error.contains("MTU of 3000") && error.contains("mtu 1500"), "{error}");
     // A veth has no zero-copy: the outcome is shown.
     let bound = open(4096).unwrap();
     assert!(bound.zero_copy_asked && !bound.zero_copy && bound.zero_copy_refused.is_some());

@@ -24,7 +24,7 @@ pub enum Error {
     #[error("{0} is there and is no socket; remove it, or choose another runDirectory")]
     InTheWay(PathBuf),
     /// The kernel refuses.
-    #[error("cannot listen at {path}: {source}")]
+    #[error("cannot listen at {path}: {source}; see that runDirectory can be written")]
     Listen {
         /// Where.
         path: PathBuf,
@@ -32,7 +32,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel refuses the address for metrics.
-    #[error("cannot serve metrics at {address}: {source}")]
+    #[error(
+        "metrics.listen: cannot serve metrics at {address}: {source}; choose an address of this node and a free port"
+    )]
     ListenMetrics {
         /// Where.
         address: std::net::SocketAddr,

@@ -69,7 +69,7 @@ impl From<client::Error> for Failure {
             client::Error::Forbidden { .. } => {
                 (Exit::Permission, "; run as root or as a member of the socket's group")
             }
-            client::Error::Slow => (Exit::Failed, "; see its log"),
+            client::Error::Slow { .. } => (Exit::Failed, "; see its log"),
             client::Error::Broken(_) => {
                 (Exit::Failed, "; see that client and node are of the same version")
             }

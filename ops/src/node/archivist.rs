@@ -113,7 +113,8 @@ impl Work {
                 self.failed = true;
                 tracing::error!(
                     %error,
-                    "no snapshot can be made, so nothing is trimmed and the next start takes longer"
+                    folder = %self.folder.display(),
+                    "no snapshot can be made, so nothing is trimmed and the next start takes longer; see its disk, and `penstock replay --verify` of a copy"
                 );
             }
             Err(_) => {}

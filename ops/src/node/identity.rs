@@ -12,7 +12,7 @@ const FILE: &str = "identity.json";
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}; see that dataDirectory can be read and written", path.display())]
     System {
         /// The file.
         path: PathBuf,

@@ -33,7 +33,7 @@ fn fix(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             "; run as root, or as a user with CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF who owns it"
         }
-        _ => "",
+        _ => "; name another runDirectory, or mend this one",
     }
 }
 

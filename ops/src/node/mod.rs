@@ -33,10 +33,12 @@ use crate::cli::exit::Exit;
 use crate::config::NodeConfig;
 use crate::metrics::Metrics;
 use archivist::Archivist;
-use hosts::Hosts;
+use hosts::{Hosts, StartError};
 use lock::RunLock;
 use penstock_actors::journal::embedded::EmbeddedJournal;
 use penstock_actors::journal::store::StoreLimits;
+use penstock_actors::recovery::RecoveryError;
+use penstock_actors::seam::JournalError;
 use penstock_actors::shell::clock::Clock;
 use penstock_dataplane::nic::af_xdp::AfXdpError;
 use penstock_event_schema::id::Time;
@@ -69,12 +71,34 @@ pub fn run(config: NodeConfig) -> ExitCode {
             return Exit::Failed.into();
         }
     };
+    let folder = config.data_directory.clone();
     match runtime.block_on(run_until_stopped(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");
+            if is_unreadable(failure.as_ref()) {
+                eprintln!(
+                    "  in the data folder {}: put back a copy of it, or name an empty \
+                     dataDirectory, which forgets all flows and objects",
+                    folder.display()
+                );
+            }
             exit_of(failure.as_ref()).into()
         }
+    }
+}
+
+/// Whether the journal holds what does not make a state. The other errors of journals name folder
+/// and fix themselves.
+fn is_unreadable(failure: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let journal = |error: &JournalError| {
+        matches!(error, JournalError::Damaged { .. } | JournalError::Gap { .. })
+    };
+    match failure.downcast_ref() {
+        Some(StartError::Recovery(RecoveryError::Journal(error))) => journal(error),
+        Some(StartError::Recovery(_)) => true,
+        Some(StartError::Spawn(_)) => false,
+        None => failure.downcast_ref().is_some_and(journal),
     }
 }
 

@@ -17,7 +17,7 @@ pub enum AfXdpError {
     /// The process may not do what a dataplane does.
     #[error(
         "no permission for XDP: this process lacks {}; run it as root, or grant \
-         CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN), and \
+         CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF, and \
          CAP_SYS_ADMIN to let forwarding state outlive the process", missing.join(", ")
     )]
     MissingCapabilities {
@@ -52,7 +52,7 @@ pub enum AfXdpError {
     /// Native mode is refused because of the MTU of the other end.
     #[error(
         "port {port}: the driver refuses native XDP because the MTU of its peer is too big \
-         (about 3500 bytes is the most for a veth); lower it at the peer, or use mode generic"
+         (about 3500 bytes is the most for a veth); lower it at the peer, or set `dataplane.mode: generic`"
     )]
     PeerMtuTooBig {
         /// Name of the interface.
@@ -62,7 +62,7 @@ pub enum AfXdpError {
     #[error(
         "port {port}: the driver refuses native XDP because the port has fewer receive queues \
          ({receive_queues}) than its peer has transmit queues; `ethtool -L {port} rx N` sets them, \
-         or use mode generic"
+         or set `dataplane.mode: generic`"
     )]
     TooFewReceiveQueues {
         /// Name of the interface.
@@ -97,7 +97,9 @@ pub enum AfXdpError {
         receive_queues: u32,
     },
     /// Another AF_XDP socket, of another process, has the queue.
-    #[error("port {port}, queue {queue}: another AF_XDP socket is bound there")]
+    #[error(
+        "port {port}, queue {queue}: another AF_XDP socket is bound there; stop the program that has it, or name another port"
+    )]
     QueueHeld {
         /// Name of the interface.
         port: String,
@@ -105,7 +107,9 @@ pub enum AfXdpError {
         queue: u32,
     },
     /// Neither mode that was asked for is offered by the driver.
-    #[error("port {port}: cannot attach XDP in {mode} mode: {reason}")]
+    #[error(
+        "port {port}: cannot attach XDP in {mode} mode: {reason}; `dataplane.mode: generic` asks less of the driver"
+    )]
     ModeRefused {
         /// Name of the interface.
         port: String,
@@ -130,7 +134,7 @@ pub enum AfXdpError {
     /// A steering table has no room for what is asked for. Nothing was changed.
     #[error(
         "port {port}: steering needs {entries} entries in its table `{table}`, which has room for \
-         {entries_max} (`{table}_max`); {fix}"
+         {entries_max}; {fix}"
     )]
     SteeringFull {
         /// Name of the interface.
@@ -145,7 +149,7 @@ pub enum AfXdpError {
         fix: &'static str,
     },
     /// The kernel lacks something that is needed.
-    #[error("this kernel lacks {feature}")]
+    #[error("this kernel lacks {feature}; use Linux 5.9 or later")]
     KernelTooOld {
         /// What it lacks, with the version that brought it.
         feature: &'static str,

@@ -133,11 +133,7 @@ impl AfXdpConfig {
                 port: port.name.clone(),
                 mtu: port.mtu,
                 mtu_max: self.mtu_max(),
-                hint: if self.chunk_bytes == 2048 {
-                    "; chunks of 4096 bytes take more"
-                } else {
-                    ""
-                },
+                hint: "; lower it by `ip link set dev PORT mtu 1500`",
             }),
         }
     }

@@ -426,7 +426,7 @@ fn what_does_not_fit_is_named_and_changes_nothing() {
     check(&mut program, &parts, &|wanted, number| {
         wanted.addresses.insert((port, address(number).into()), Verdict::Ours);
     });
-    let parts = ["`targets`", "80004 entries", "65536 (`targets_max`)", "fewer targets"];
+    let parts = ["`targets`", "80004 entries", "room for 65536", "fewer targets"];
     check(&mut program, &parts, &|wanted, number| {
         // Three prefixes and the one for later fragments.
         let end =
