@@ -106,6 +106,11 @@ fn t11_shards_forget_and_flows_do_not() {
 }
 
 #[test]
+fn t15_a_flow_that_carries_too_much_is_reset() {
+    check("T15");
+}
+
+#[test]
 fn data_folders_with_faults() {
     check("FAULTS");
 }
