@@ -4,8 +4,8 @@ set -euo pipefail
 
 print_help() {
   cat <<'HELP'
-Installs what is missing, builds Penstock and runs every test, the lab's included. Needs no standard
-input, cleans up, and ends with `N passed, N failed`. Can be run again at any time.
+Installs what is missing, builds Penstock and runs every test but the lab's row KILLS, which takes
+minutes. Needs no standard input, cleans up, and ends with `N passed, N failed`. Can be run again at any time.
 
   ops/test.sh                run all, also with the deliberate faults
   ops/test.sh soak MINUTES   run new seeds of the simulation, and nothing else, for so long; the

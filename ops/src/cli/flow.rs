@@ -35,7 +35,7 @@ pub enum FlowStep {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 #[command(after_help = "\
 The flow is named as for `penstock flow explain`. When nothing is known of it, it is waited for;
-when it is over, also before it was asked for, the command ends. A line is shown for each of its records, and for each change of its state
+when it is over, the command ends; one that was over before is not waited for. A line is shown for each of its records, and for each change of its state
 or of what it has carried, as shards report it.
 
 Examples:
@@ -64,7 +64,7 @@ pub struct FlowWatchOptions {
 #[command(after_help = "\
 The flow is named as its packets arrive, in either direction, before or after translation. Network
 and protocol may be left out. A flow that is over is found as far back as records go, or among the
-last 10 000 000 of its slot.
+last 10 000 000 that one question looks at.
 
 Examples:
   penstock flow explain '192.168.1.10:40000>10.90.0.80:80'
