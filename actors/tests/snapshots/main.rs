@@ -145,12 +145,13 @@ fn spoil(folder: &Path, seq: u64, part: u32, change: fn(&mut Vec<u8>)) {
 #[test]
 fn a_snapshot_that_cannot_be_used_is_passed_over_while_records_are_there() {
     type Change = fn(&mut Vec<u8>);
-    let rows: [(&str, u32, Change, &str); 5] = [
+    let rows: [(&str, u32, Change, &str); 6] = [
         ("a bit of the state", 1, |bytes| bytes[99] ^= 1, "checksum is wrong"),
         ("half a state", 1, |bytes| bytes.truncate(100), "cut short: 100 bytes"),
         ("a bit of the head", 0, |bytes| bytes[12] ^= 1, "checksum is wrong"),
         ("half a head", 0, |bytes| bytes.truncate(40), "cut short: 40 bytes of 138"),
-        ("a newer version", 0, |bytes| bytes[0] = 2, "version 2, and this penstock knows"),
+        ("a newer version", 0, |bytes| bytes[0] = 3, "version 3, and this penstock knows"),
+        ("an older version", 0, |bytes| bytes[0] = 1, "version 1, and this penstock knows"),
     ];
     for (what, part, change, said) in rows {
         // The newest of two: the older one is used, trimmed or not.

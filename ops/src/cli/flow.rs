@@ -35,8 +35,9 @@ pub enum FlowStep {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 #[command(after_help = "\
 The flow is named as for `penstock flow explain`. When nothing is known of it, it is waited for;
-when it is over, the command ends; one that was over before is not waited for. A line is shown for each of its records, and for each change of its state
-or of what it has carried, as shards report it.
+when it is over, the command ends; after one that was over before, the next is waited for. A line is
+shown for each of its records, and for each change of its state or of what it has carried, as shards
+report it.
 
 Examples:
   penstock flow watch '192.168.1.10:40000>10.90.0.80:80'
