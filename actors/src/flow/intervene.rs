@@ -37,9 +37,9 @@ pub(super) struct Rules {
 }
 
 /// What of it is recorded.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RecordedRules<'a> {
-    pub(super) all: Cow<'a, [Intervention]>,
+    all: Cow<'a, [Intervention]>,
     acted: u8,
     refused: Option<(Action, Time)>,
 }

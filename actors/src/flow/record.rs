@@ -146,6 +146,18 @@ pub(super) struct Binding {
 }
 
 impl Binding {
+    pub(super) fn new(directive: Arc<Directive>, subject: Arc<Subject>, bound: Time) -> Binding {
+        Binding {
+            directive,
+            subject,
+            bound,
+            confirmed: false,
+            refused: None,
+            heard: bound,
+            armed: Time::MAX,
+        }
+    }
+
     /// When the forward slot is to be asked whether there is still a flow.
     pub(super) fn doubted_at(&self, limits: &SlotLimits) -> Time {
         if self.confirmed {

@@ -207,15 +207,8 @@ impl Slot {
         // An opening of this very key gives way: its packets belong to the flow that is bound.
         self.take_out(&reverse);
         self.left.belief = self.unmatched.holds(self.setup.hash.hash(&reverse), at);
-        let binding = Binding {
-            directive: Arc::clone(&bound.directive),
-            subject: self.subject(&bound.tenant, &bound.partition),
-            bound: at,
-            confirmed: false,
-            refused: None,
-            heard: at,
-            armed: Time::MAX,
-        };
+        let subject = self.subject(&bound.tenant, &bound.partition);
+        let binding = Binding::new(Arc::clone(&bound.directive), subject, at);
         let place = self.table.add_binding(&self.setup.hash, reverse, binding);
         self.rearm(Timer::Binding(place));
     }
@@ -593,19 +586,40 @@ impl Machine for Slot {
 
     fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
         entries::each(state, |entry| {
-            let (event, at, rules) = Stored::read(entry)?.event();
-            let key = match &event {
-                FlowEvent::FlowOpened(opened) => Some(opened.directive.flow),
-                _ => None,
-            };
-            self.evolve(&Event::Recorded(event), at);
-            if let Some((key, rules)) = key.zip(rules)
-                && let Some(place) = self.table.flow_at(&self.setup.hash, &key)
-                && let Some(flow) = self.table.flows.get_mut(place)
-            {
-                self.tallies.again(flow, |flow| flow.rules = Some(rules.into()));
+            match Stored::read(entry)? {
+                Stored::Flow(stored) => {
+                    let [forward, reverse] = &stored.trackers;
+                    let trackers = self.trackers.get(
+                        |held| {
+                            names(&held.forward)
+                                .cmp(forward.iter().copied())
+                                .then_with(|| names(&held.reverse).cmp(reverse.iter().copied()))
+                        },
+                        || Trackers { forward: owned(forward), reverse: owned(reverse) },
+                    );
+                    let subject = self.subject(stored.tenant, stored.partition);
+                    let flow = stored.into_flow(trackers, subject);
+                    self.tallies.open(&flow, self.awake);
+                    self.summary.hold(flow.directive.id, &flow.resources);
+                    self.table.add_flow(&self.setup.hash, flow);
+                }
+                Stored::Binding(stored) => {
+                    let subject = self.subject(stored.tenant, stored.partition);
+                    let binding = stored.into_binding(subject);
+                    if let Some(reverse) = binding.directive.reverse {
+                        self.table.add_binding(&self.setup.hash, reverse, binding);
+                    }
+                }
             }
             Ok::<_, postcard::Error>(())
         })
     }
+}
+
+fn names(nodes: &[String]) -> impl Iterator<Item = &str> {
+    nodes.iter().map(String::as_str)
+}
+
+fn owned(nodes: &[&str]) -> Vec<String> {
+    nodes.iter().map(|node| (*node).to_owned()).collect()
 }

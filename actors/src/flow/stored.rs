@@ -6,11 +6,9 @@
 //! to a list of kinds (an op, a condition) goes to its end.
 
 use super::intervene::RecordedRules;
-use super::record::{Binding, Flow};
+use super::record::{Binding, Flow, Live, Subject};
 use penstock_event_schema::directive::{Directive, Op};
-use penstock_event_schema::event::flow::{
-    Choice, Excluded, FlowEvent, FlowOpened, Resource, ReverseBound, Trackers,
-};
+use penstock_event_schema::event::flow::{Choice, Excluded, Resource, Trackers};
 use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::{
     DirectiveId, Generation, NetworkId, RequirementId, TargetId, Time,
@@ -22,7 +20,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// An entry.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Stored<'a> {
     /// A live flow.
     Flow(#[serde(borrow)] StoredFlow<'a>),
@@ -30,28 +28,29 @@ pub(super) enum Stored<'a> {
     Binding(#[serde(borrow)] StoredBinding<'a>),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredFlow<'a> {
     directive: StoredDirective<'a>,
     resources: Cow<'a, [Resource]>,
     choices: Vec<StoredChoice<'a>>,
-    trackers: Cow<'a, Trackers>,
+    /// Forward, reverse: [`Trackers`].
+    pub(super) trackers: [Vec<&'a str>; 2],
     unknown: UnknownPolicy,
-    tenant: &'a str,
-    partition: &'a str,
+    pub(super) tenant: &'a str,
+    pub(super) partition: &'a str,
     opened: Time,
     rules: Option<RecordedRules<'a>>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredBinding<'a> {
     directive: StoredDirective<'a>,
-    tenant: &'a str,
-    partition: &'a str,
+    pub(super) tenant: &'a str,
+    pub(super) partition: &'a str,
     bound: Time,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct StoredDirective<'a> {
     id: DirectiveId,
     requirement: RequirementId,
@@ -64,7 +63,7 @@ struct StoredDirective<'a> {
 }
 
 /// [`Choice`].
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 enum StoredChoice<'a> {
     Maglev(Generation, u64, TargetId, StoredExcluded<'a>),
     LeastConnections(Generation, u64, Cow<'a, [(TargetId, u32)]>, TargetId, StoredExcluded<'a>),
@@ -81,7 +80,8 @@ impl<'a> From<&'a Flow> for Stored<'a> {
             directive: stored_directive(&flow.directive),
             resources: Cow::Borrowed(&flow.resources),
             choices: flow.choices.iter().map(stored_choice).collect(),
-            trackers: Cow::Borrowed(&flow.trackers),
+            trackers: [&flow.trackers.forward, &flow.trackers.reverse]
+                .map(|nodes| nodes.iter().map(String::as_str).collect()),
             unknown: flow.unknown,
             tenant: &flow.subject.tenant,
             partition: &flow.subject.partition,
@@ -119,36 +119,30 @@ impl<'a> Stored<'a> {
             _ => Err(postcard::Error::DeserializeBadEncoding),
         }
     }
+}
 
-    /// The event that makes it, with its time, and what its requirement's interventions have come
-    /// to. What a flow's opening excluded is no part of the state.
-    pub(super) fn event(self) -> (FlowEvent, Time, Option<RecordedRules<'a>>) {
-        match self {
-            Stored::Flow(flow) => {
-                let rules = flow.rules;
-                let interventions = rules.as_ref().map(|rules| rules.all.to_vec());
-                let event = FlowOpened {
-                    directive: directive(flow.directive),
-                    resources: flow.resources.into_owned(),
-                    choices: flow.choices.into_iter().map(choice).collect(),
-                    excluded: Vec::new(),
-                    trackers: flow.trackers.into_owned(),
-                    unknown: flow.unknown,
-                    interventions: interventions.unwrap_or_default(),
-                    tenant: flow.tenant.to_owned(),
-                    partition: flow.partition.to_owned(),
-                };
-                (FlowEvent::FlowOpened(event), flow.opened, rules)
-            }
-            Stored::Binding(binding) => {
-                let event = ReverseBound {
-                    directive: directive(binding.directive),
-                    tenant: binding.tenant.to_owned(),
-                    partition: binding.partition.to_owned(),
-                };
-                (FlowEvent::ReverseBound(event), binding.bound, None)
-            }
+impl StoredFlow<'_> {
+    /// The flow, with what it has in common with others. What its opening excluded is no part of
+    /// the state.
+    pub(super) fn into_flow(self, trackers: Arc<Trackers>, subject: Arc<Subject>) -> Flow {
+        Flow {
+            directive: directive(self.directive),
+            resources: self.resources.into_owned().into(),
+            choices: self.choices.into_iter().map(choice).collect(),
+            trackers,
+            unknown: self.unknown,
+            subject,
+            rules: self.rules.map(Box::from),
+            opened: self.opened,
+            live: Live::new(self.opened),
         }
+    }
+}
+
+impl StoredBinding<'_> {
+    /// The binding, with what it has in common with others.
+    pub(super) fn into_binding(self, subject: Arc<Subject>) -> Binding {
+        Binding::new(directive(self.directive), subject, self.bound)
     }
 }
 
@@ -212,23 +206,31 @@ fn excluded(stored: StoredExcluded<'_>) -> Option<Box<Excluded>> {
 mod tests {
     use super::*;
 
-    /// An entry in hexadecimal, and its time, its event and its rules as JSON.
+    /// An entry in hexadecimal, and what it says.
     fn check(hex: &str, expected: &str) {
         let bytes = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
         let entry: Vec<u8> = (0..hex.len()).step_by(2).map(bytes).collect();
         let stored = Stored::read(&entry).expect("an entry");
+        assert_eq!(format!("{stored:?}"), expected);
+        // Through what a slot holds, and back.
         let mut again = Vec::new();
-        stored.write(&mut again);
+        match stored {
+            Stored::Flow(flow) => {
+                let trackers =
+                    flow.trackers.clone().map(|n| n.into_iter().map(str::to_owned).collect());
+                let [forward, reverse] = trackers;
+                let subject =
+                    Subject { tenant: flow.tenant.into(), partition: flow.partition.into() };
+                let flow = flow.into_flow(Trackers { forward, reverse }.into(), subject.into());
+                Stored::from(&flow).write(&mut again);
+            }
+            Stored::Binding(binding) => {
+                let (tenant, partition) = (binding.tenant.into(), binding.partition.into());
+                let binding = binding.into_binding(Subject { tenant, partition }.into());
+                Stored::from(&binding).write(&mut again);
+            }
+        }
         assert_eq!(again, entry, "{expected}");
-        let (event, at, rules) = stored.event();
-        let value = match &event {
-            FlowEvent::FlowOpened(event) => serde_json::to_string(event),
-            FlowEvent::ReverseBound(event) => serde_json::to_string(event),
-            _ => unreachable!("no other event makes an entry"),
-        };
-        let rules = serde_json::to_string(&rules).expect("JSON");
-        let value = value.expect("JSON");
-        assert_eq!(format!("{} {value} {rules}", at.0), expected);
         for end in 0..entry.len() {
             assert!(Stored::read(&entry[..end]).is_err(), "{expected} cut to {end}");
         }

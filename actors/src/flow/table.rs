@@ -168,7 +168,10 @@ impl Table {
         };
         let Some(armed) = armed else { return };
         if *armed != at {
-            self.timers.remove(&(*armed, timer));
+            // At a start all timers are set for the first time.
+            if *armed != Time::MAX {
+                self.timers.remove(&(*armed, timer));
+            }
             *armed = at;
             self.timers.insert((at, timer));
         }
