@@ -105,12 +105,17 @@ impl Node {
         self.process.as_ref().map_or(0, Process::id)
     }
 
-    /// Has it keep its data in another folder from the next start on.
+    /// Has it keep its data in another folder from the next start on, with `lines` in its
+    /// configuration.
     ///
     /// # Errors
     /// When its configuration cannot be written.
-    pub(crate) fn keep_data_in(&mut self, folder: PathBuf) -> Result<(), Error> {
-        self.data = folder;
+    pub(crate) fn keep_data_in(
+        &mut self,
+        folder: PathBuf,
+        lines: &'static str,
+    ) -> Result<(), Error> {
+        (self.data, self.plan.configuration) = (folder, lines);
         self.configure()
     }
 

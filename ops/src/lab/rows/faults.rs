@@ -1,5 +1,5 @@
 //! Data folders with faults: a disk that runs full, a log that is cut off at its end, one that is
-//! damaged in its middle.
+//! damaged in its middle, a journal at its limit.
 
 use crate::lab::error::{Error, trying};
 use crate::lab::namespace::command;
@@ -9,6 +9,7 @@ use crate::lab::traffic::programs;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +21,12 @@ const LEFT: u64 = 40 << 20;
 /// How soon the node notices: it looks once a second.
 const NOTICED: Duration = Duration::from_secs(5);
 
+/// A journal that a few thousand flows fill.
+const SMALL: &str = "journal: {retainBytesMax: 4194304, bytesMax: 8388608}\n";
+/// More than that, so many sockets at a time.
+const FLOWS: usize = 24_000;
+const SOCKETS: usize = 800;
+
 const FULL: &str = "penstock_journal_full";
 const REFUSED: &str = "penstock_flow_refusals_total{reason=\"journal_unavailable\"}";
 
@@ -29,11 +36,12 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
     let folder = scene.site.folder().join("faults");
     fs::create_dir(&folder).map_err(trying(folder.display().to_string()))?;
     command(Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(&folder))?;
-    scene.node.keep_data_in(folder.join("data"))?;
+    scene.node.keep_data_in(folder.join("data"), "")?;
     scene.node.launch()?;
     scene.node.apply()?;
     full(scene, &folder)?;
-    damaged(scene, &folder)
+    damaged(scene, &folder)?;
+    limited(scene, folder.join("limited"))
 }
 
 /// The disk is filled up and emptied again under a flow.
@@ -80,6 +88,50 @@ fn new_connection(scene: &Scene) -> Result<Option<i32>, Error> {
     Ok(programs::curl(&scene.site, &scene.at("client-1"), to, 1, false, &brief)?.code)
 }
 
+/// More flows are opened than a small journal has room for; then it is given room.
+fn limited(scene: &mut Scene, data: PathBuf) -> Result<(), Error> {
+    scene.node.keep_data_in(data.clone(), SMALL)?;
+    scene.node.launch()?;
+    scene.node.apply()?;
+    let mut known = Connection::open(&scene.at("client-1"), "known", end("10.90.0.80", 80)?)?;
+    let before = known.exchange().map_err(trying("ask"))?;
+    let flooded = scene.at("client-2").enter(flood)?;
+    flooded.map_err(trying("send datagrams"))?;
+    is_full(scene, 1.0)?;
+    let new = new_connection(scene)?;
+    scene.checks.equal("a journal at its limit: a new flow is not answered", Some(28), new);
+    let refused = scene.node.metric(REFUSED)?;
+    scene.checks.that("and counted as refused", "some", refused, refused >= 1.0);
+    let after = known.exchange().map_err(trying("ask"))?;
+    scene.checks.equal("a known flow goes on", &before, &after);
+    let log = fs::read_to_string(scene.node.log_path()).unwrap_or_default();
+    let told = log.lines().rfind(|line| line.contains("ERROR")).unwrap_or_default();
+    let names = told.contains("`journal.bytesMax` 8388608") && told.contains("raise it");
+    scene.checks.that("the log names the limit and says what to do", "both", told, names);
+
+    scene.node.stop()?;
+    scene.node.keep_data_in(data, "")?;
+    scene.node.launch()?;
+    scene.checks.equal("a higher limit: a new flow is answered", Some(0), new_connection(scene)?);
+    let after = known.exchange().map_err(trying("ask"))?;
+    scene.checks.equal("and the known one goes on", before, after);
+    scene.node.stop()?;
+    Ok(())
+}
+
+/// Opens flows of one datagram each.
+fn flood() -> io::Result<()> {
+    for _ in 0..FLOWS / SOCKETS {
+        let sockets = (0..SOCKETS).map(|_| UdpSocket::bind("0.0.0.0:0"));
+        // All at once, so that no two have the same port.
+        for socket in sockets.collect::<io::Result<Vec<_>>>()? {
+            // What the node has no room for is dropped.
+            let _ = socket.send_to(b"?", ("10.90.0.80", 80));
+        }
+    }
+    Ok(())
+}
+
 /// The log of a node that was killed, cut off and damaged.
 fn damaged(scene: &mut Scene, folder: &Path) -> Result<(), Error> {
     let mut known = Connection::open(&scene.at("client-1"), "known", end("10.90.0.80", 80)?)?;
@@ -94,7 +146,7 @@ fn damaged(scene: &mut Scene, folder: &Path) -> Result<(), Error> {
     let copied = copy(folder, "shorter")?;
     let log = newest_log(&copied)?;
     append(&log).map_err(trying(log.display().to_string()))?;
-    scene.node.keep_data_in(copied)?;
+    scene.node.keep_data_in(copied, "")?;
     scene.node.launch()?;
     let found = scene.node.status()?.flows;
     scene.checks.equal("a record that is cut off: all flows before it are there", flows, found);
@@ -106,7 +158,7 @@ fn damaged(scene: &mut Scene, folder: &Path) -> Result<(), Error> {
     let log = newest_log(&copied)?;
     flip(&log).map_err(trying(log.display().to_string()))?;
     let before = fs::read(&log).map_err(trying("read"))?;
-    scene.node.keep_data_in(copied)?;
+    scene.node.keep_data_in(copied, "")?;
     let refused = match scene.node.launch() {
         Ok(()) => "it has started".to_owned(),
         Err(error) => error.to_string(),

@@ -172,7 +172,7 @@ pub(crate) const ROWS: [Row; 24] = [
     },
     Row {
         name: "FAULTS",
-        about: "a full disk, a log cut off or damaged",
+        about: "a full disk, a full journal, a log cut off or damaged",
         is_long: true,
         run: faults::run,
     },
