@@ -35,7 +35,7 @@ const ROWS: [Row; 17] = [
     row(Fault::KeepIntervened, 20, &["interventions"]),
     row(Fault::InterveneEarly, 20, &["interventions"]),
     row(Fault::ChooseFailed, 20, &["interventions"]),
-    row(Fault::StayAtDrained, 40, &["interventions"]),
+    row(Fault::StayAtDrained, 200, &["interventions"]),
     row(Fault::PassLimit, 40, &["decisions"]),
 ];
 
