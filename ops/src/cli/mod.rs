@@ -42,7 +42,7 @@ pub struct Arguments {
 
 const AFTER_HELP: &str = "\
 First steps:
-  penstock lab run                        real packets on this machine, in under a minute
+  penstock lab run                        real packets on this machine, in about a minute
   penstock node --config node.yaml        run a node
   penstock apply -f web.yaml --dry-run    see what would change
   penstock apply -f web.yaml              change it
