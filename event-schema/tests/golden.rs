@@ -339,38 +339,28 @@ fn network_events() -> Vec<NetworkEvent> {
             generation,
         })
     };
-    let watched = NetworkEvent::RequirementDefined(Requirement {
-        id: RequirementId(3),
-        name: "web".into(),
-        partition: "default".into(),
-        matching: Match::Endpoint(EndpointId(1)),
-        transform: Vec::new(),
-        idle: IdleLimits::default(),
-        unknown: UnknownPolicy::Drop,
-        dscp: None,
-        mss_max: None,
-        interventions: vec![Intervention { when: Condition::TargetUnhealthy, act: Action::Notify }],
-        limits: FlowLimits {
-            flows: Some(1_000),
-            new_per_second: Some(50),
-            ..FlowLimits::default()
-        },
-        generation,
-    });
-    let metered = NetworkEvent::RequirementDefined(Requirement {
-        id: RequirementId(3),
-        name: "web".into(),
-        partition: "default".into(),
-        matching: Match::Endpoint(EndpointId(1)),
-        transform: Vec::new(),
-        idle: IdleLimits::default(),
-        unknown: UnknownPolicy::Drop,
-        dscp: None,
-        mss_max: None,
-        interventions: Vec::new(),
-        limits: FlowLimits { packets_per_second: Some(2_000), ..FlowLimits::default() },
-        generation,
-    });
+    let limited = |interventions, limits| {
+        NetworkEvent::RequirementDefined(Requirement {
+            id: RequirementId(3),
+            name: "web".into(),
+            partition: "default".into(),
+            matching: Match::Endpoint(EndpointId(1)),
+            transform: Vec::new(),
+            idle: IdleLimits::default(),
+            unknown: UnknownPolicy::Drop,
+            dscp: None,
+            mss_max: None,
+            interventions,
+            limits,
+            generation,
+        })
+    };
+    let none = FlowLimits::default();
+    let watched = limited(
+        vec![Intervention { when: Condition::TargetUnhealthy, act: Action::Notify }],
+        FlowLimits { flows: Some(1_000), new_per_second: Some(50), ..none },
+    );
+    let metered = limited(Vec::new(), FlowLimits { packets_per_second: Some(2_000), ..none });
     let anycast = |policy| Transform::Anycast { target_set: TargetSetId(1), policy };
     let substitution = Transform::SourceSubstitution(SourceSubstitution {
         egress: NetworkId(2),

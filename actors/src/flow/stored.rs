@@ -1,7 +1,7 @@
 //! The entries of a slot's recorded state: [postcard](https://postcard.jamesmunns.com), since a
 //! recovery reads a million of them.
 //!
-//! It holds no names and no lengths, so what is here stays as it is for ever. What a later version
+//! It holds no names of fields and kinds, so what is here stays as it is for ever. What a later version
 //! adds to a flow or a binding goes into a kind of its own, at the end of [`Stored`]; what it adds
 //! to a list of kinds (an op, a condition) goes to its end.
 

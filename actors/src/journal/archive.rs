@@ -18,8 +18,9 @@ use penstock_event_schema::id::Time;
 use penstock_event_schema::topic::TopicPartition;
 use std::sync::Arc;
 
-/// What an entry of a recorded state takes, about. Reading one takes a quarter of the time that
-/// reading a record takes.
+/// What an entry of a recorded state takes, about: one of a flow is longer, one of a binding
+/// shorter (`golden/entries`). Reading one takes about half the time that reading a record takes
+/// (`penstock bench recover --full` beside `bench replay`).
 const ENTRY_BYTES: u64 = 128;
 /// With fewer records than this part of the entries another snapshot would hardly shorten a start.
 const WORTH: u64 = 16;

@@ -86,7 +86,7 @@ pub struct Live {
     /// Flows opened since the node started.
     pub flows_opened: u64,
     /// Packets dropped since the node started for being above the requirement's limit; none where
-    /// packets have no limit.
+    /// packets have had no limit since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_drops: Option<u64>,
     /// Flows by target, in the order of the set.
@@ -306,7 +306,7 @@ pub struct NodeStatus {
     /// Interventions since the start, by what they did.
     pub interventions: Vec<(String, u64)>,
     /// Packets dropped since the start for being above the limit of their requirement, by name of
-    /// those that have one.
+    /// those that have one or had one since then.
     #[serde(default)]
     pub rate_drops: Vec<(String, u64)>,
     /// Its ports.

@@ -3,9 +3,9 @@
 //! it the same with a single flow.
 //!
 //! The node is Penstock's process between two namespaces, started again as soon as it is dead.
-//! Its flows were opened by packets, its snapshots are those that it has made by itself, up to
-//! the one that is not worth its while. The
-//! folder's files are in the page cache, as after a kill and not as after a power cut.
+//! Its flows were opened by packets, and its snapshots are those that it has made by itself, until
+//! another one would not shorten a start. The folder's files are in the page cache, as after a kill
+//! and not as after a power cut.
 
 use super::ground::{self, mac};
 use super::load::{Load, sink, traffic};

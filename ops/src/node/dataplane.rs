@@ -74,7 +74,7 @@ pub struct DataplaneStatus {
     /// The counters of each shard.
     pub shards: Vec<(ShardId, ShardStatus)>,
     /// Packets that were dropped above the limit of their requirement since the start, for each
-    /// that has one.
+    /// that has or had one.
     pub rate_drops: BTreeMap<RequirementId, u64>,
     /// Directions that one shard caches at most.
     pub cache_entries_max: u64,

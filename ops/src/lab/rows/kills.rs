@@ -1,7 +1,7 @@
 //! The node killed at many random moments under a thousand connections, some of them opened just
 //! before: none is reset, and each keeps its server and its rewrite.
 //!
-//! The node is dead more than half of the time, which shows in the timers of the ends. When the
+//! The node is dead for much of the time, which shows in the timers of the ends. When the
 //! acknowledgement of an answer dies with the node, and the next request comes a minute later and
 //! acknowledges it, its server takes that minute for the round trip time (RFC 7323, 4.1) and, should
 //! that request's answer be lost as well, sends it again a minute later. So a connection that stays
