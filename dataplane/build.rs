@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The sources in `bpf/`, each of which becomes an object of its own in `OUT_DIR`.
-const SOURCES: [&str; 2] = ["steer", "generate"];
+const SOURCES: [&str; 3] = ["drive", "steer", "generate"];
 
 /// What Debian 12 and Ubuntu call what is needed here.
 const PACKAGES: &str = "apt-get install clang libbpf-dev linux-libc-dev";

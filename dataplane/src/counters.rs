@@ -67,7 +67,8 @@ reasons! {
     }
 }
 
-/// Counters since the start; `entries_*`, `parked_now` and `pending_now` are gauges.
+/// Counters since the start; `entries_*`, `parked_now`, `pending_now`, `driver_entries` and
+/// `driver_left` are gauges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardCounters {
     /// Frames taken in, by port.
@@ -134,6 +135,24 @@ pub struct ShardCounters {
     pub arp_answers: u64,
     /// Neighbour advertisements.
     pub neighbour_answers: u64,
+    /// Directions that the driver carries now.
+    pub driver_entries: u64,
+    /// Directions of an earlier process that are still to be asked for.
+    pub driver_left: u64,
+    /// Packets that the driver has passed, as far as they have been taken from it.
+    pub driver_packets: u64,
+    /// Directions that the driver was given.
+    pub driver_promoted: u64,
+    /// Directions that were taken from it.
+    pub driver_demoted: u64,
+    /// Of these, to make room for busier ones.
+    pub driver_gave_way: u64,
+    /// Directions that it did not take.
+    pub driver_refused: u64,
+    /// Directions of an earlier process that go on.
+    pub driver_adopted: u64,
+    /// Directions of an earlier process that are no flow's, or another one's, by now.
+    pub driver_disowned: u64,
 }
 
 /// One counter as metrics and tables show it.
@@ -204,6 +223,15 @@ impl ShardCounters {
             ("answers_limited", self.answers_limited),
             ("arp_answers", self.arp_answers),
             ("neighbour_answers", self.neighbour_answers),
+            ("driver_entries", self.driver_entries),
+            ("driver_left", self.driver_left),
+            ("driver_packets", self.driver_packets),
+            ("driver_promoted", self.driver_promoted),
+            ("driver_demoted", self.driver_demoted),
+            ("driver_gave_way", self.driver_gave_way),
+            ("driver_refused", self.driver_refused),
+            ("driver_adopted", self.driver_adopted),
+            ("driver_disowned", self.driver_disowned),
         ];
         let mut list: Vec<Counter> =
             plain.into_iter().map(|(name, value)| Counter { name, label: None, value }).collect();

@@ -14,6 +14,7 @@
 //! | [`cache`], [`side`], [`words`] | directives by key; what does not fit them; which still count |
 //! | [`pending`], [`negative`] | packets without a directive, and what keeps junk from the slow path |
 //! | [`meter`], [`apportion`] | limits of packets a second; a node's limit divided over its shards |
+//! | [`driver_cache`] | which flows the driver carries, and what it is told of them |
 //! | [`fragment`] | later fragments follow the first |
 //! | [`route`], [`egress`] | next hops; neighbours not known yet, copies, cuts |
 //! | [`answer`] | ICMP errors, resets, ARP and neighbour solicitations |
@@ -31,6 +32,7 @@ pub mod bench;
 pub mod cache;
 pub mod counters;
 pub mod craft;
+pub mod driver_cache;
 pub mod egress;
 pub mod fragment;
 pub mod hash;

@@ -136,12 +136,33 @@ impl Shard {
         Ok(())
     }
 
+    /// Asks about a flow of which no packet waits. False when there is no room for the question.
+    pub(crate) fn ask_without_frame(&mut self, key: FlowKey, now: Time) -> bool {
+        let Pending { questions, .. } = &mut self.pending;
+        if questions.get(&key).is_some() {
+            return true;
+        }
+        if questions.is_full() || self.outbox.requests_full() {
+            return false;
+        }
+        let changes = self.words.changes();
+        let question = Question { frames: Queue::default(), opening: false, changes };
+        self.counters.requests += 1;
+        questions.insert(key, question, now)
+            && self.outbox.request(DirectiveRequest {
+                key,
+                shard: self.config.shard,
+                opening: false,
+            })
+    }
+
     /// Gives up questions that have been open for too long.
     pub(crate) fn give_up_questions<M: FrameMemory>(&mut self, turn: &mut Turn<'_, M>) {
         let Some(until) = turn.now.0.checked_sub(self.config.pending_ms_max * 1_000_000) else {
             return;
         };
-        while let Some((_, mut question)) = self.pending.questions.pop_until(Time(until)) {
+        while let Some((key, mut question)) = self.pending.questions.pop_until(Time(until)) {
+            self.not_adopted(&key, None, turn.now);
             while let Some(frame) = self.pending.parking.pop(&mut question.frames) {
                 self.discard(turn, frame, DropReason::PendingTimeout);
             }
@@ -171,6 +192,10 @@ impl Shard {
                 self.budget.give_back(&key);
                 let installed =
                     if current { self.install(&key, &directive, turn.now) } else { Ok(()) };
+                match current && installed.is_ok() {
+                    true => self.adopt(&key, turn.now),
+                    false => self.not_adopted(&key, None, turn.now),
+                }
                 match installed {
                     Ok(()) => {
                         let answered = question.opening && current;
@@ -181,6 +206,7 @@ impl Shard {
             }
             DirectiveReply::Refuse { key, reason, policy } => {
                 self.counters.refused[reason as usize] += 1;
+                self.not_adopted(&key, current.then_some(reason), turn.now);
                 if current {
                     match reason {
                         RefusalReason::NoRequirement => self.note(&key, UNMATCHED, turn.now),
@@ -295,7 +321,7 @@ impl Shard {
             let side = self.side.insert(Side { egress, copies });
             form.set_side(side.ok_or(DropReason::SideTableFull)?);
         }
-        self.put_in(form, now);
+        self.put_in(form, directive.idle_ms, now);
         Ok(())
     }
 
@@ -312,7 +338,7 @@ impl Shard {
             form.set_generation(self.words.unmatched());
             form.set_last_seen(stamp(now.plus_ms(self.config.negative_ms)));
             form.set_side(why);
-            self.put_in(form, now);
+            self.put_in(form, 0, now);
         }
     }
 
@@ -337,7 +363,7 @@ impl Shard {
     /// Puts an entry into its table. When both buckets are full, a negative or outdated entry
     /// gives way first, then the one that was seen least recently; but no directive gives way to
     /// a negative entry.
-    fn put_in<F: Form>(&mut self, form: F, now: Time) {
+    fn put_in<F: Form>(&mut self, form: F, idle_ms: u32, now: Time) {
         let hash = form.key().hash(&self.seed);
         let (negative, stamp) = (form.state().flags & flag::NEGATIVE != 0, stamp(now));
         let words = &self.words;
@@ -353,8 +379,21 @@ impl Shard {
         };
         let Some(inserted) = F::table_mut(&mut self.tables).insert(form, hash, age) else { return };
         self.counters.evictions += u64::from(inserted.evicted);
-        if let Some(replaced) = inserted.replaced {
-            self.let_go(replaced, now);
+        let slot = inserted.slot;
+        match inserted.replaced {
+            // The driver goes on with what it has of it.
+            Some(replaced) if !inserted.evicted && replaced.leaves_as(&form) => {
+                let entry = F::table_mut(&mut self.tables).entry_mut(slot);
+                entry.set_next_hop(replaced.state().next_hop);
+                self.let_go(replaced, now);
+            }
+            replaced => {
+                if let Some(replaced) = replaced {
+                    self.forget_driven(slot, &replaced, now);
+                    self.let_go(replaced, now);
+                }
+                self.driver.begin(F::slot(slot), idle_ms, now);
+            }
         }
     }
 }

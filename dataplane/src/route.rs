@@ -108,6 +108,20 @@ pub struct Ingress {
     pub mac: Option<[u8; 6]>,
 }
 
+/// What has changed of the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowChange {
+    /// The row with this number is new, or has another neighbour.
+    Row(u32),
+    /// So many rows from this number on are no more.
+    Gone {
+        /// The first.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
+}
+
 /// Why a packet has nowhere to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoWay {
@@ -131,6 +145,8 @@ pub struct Router {
     /// Number of the first row.
     base: u32,
     rows_max: usize,
+    changes: Vec<RowChange>,
+    is_followed: bool,
 }
 
 impl Router {
@@ -148,7 +164,41 @@ impl Router {
             // Zero is what an entry holds that has never been routed.
             base: 1,
             rows_max: rows_max.max(1),
+            changes: Vec::new(),
+            is_followed: false,
         }
+    }
+
+    /// From now on remembers changes, for [`Router::take_changes`].
+    pub fn follow(&mut self) {
+        self.is_followed = true;
+    }
+
+    /// What has changed of the rows since the last call, in order.
+    pub fn take_changes(&mut self) -> Vec<RowChange> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Says all rows as changed.
+    pub fn say_all(&mut self) {
+        let numbers = (0..self.rows.len() as u32).map(|row| self.base.wrapping_add(row));
+        self.changes.extend(numbers.map(RowChange::Row));
+    }
+
+    /// Gives no row a number up to `last`: an earlier process did.
+    pub fn begin_after(&mut self, last: u32) {
+        self.restart();
+        self.base = last.wrapping_add(1).max(1);
+    }
+
+    /// Whether any network hangs on a port.
+    pub fn has_networks(&self) -> bool {
+        !self.attachments.is_empty()
+    }
+
+    /// The port that a network hangs on.
+    pub fn attachment(&self, network: NetworkId) -> Option<PortIndex> {
+        self.attachments.get(&network).copied()
     }
 
     /// What counts of a port for frames that come in there.
@@ -199,6 +249,7 @@ impl Router {
         self.rows.push(hop);
         self.ends.push(end);
         self.index.insert(end, row);
+        self.changed(RowChange::Row(self.base.wrapping_add(row)));
         Ok(self.base.wrapping_add(row))
     }
 
@@ -248,17 +299,28 @@ impl Router {
                 self.neighbours.remove(&end);
             }
         }
-        if let Some(row) = self.index.get(&end) {
-            self.rows[*row as usize].set_destination(mac);
+        if let Some(&row) = self.index.get(&end) {
+            self.rows[row as usize].set_destination(mac);
+            self.changed(RowChange::Row(self.base.wrapping_add(row)));
         }
     }
 
     /// Drops all rows. Whoever holds the number of one asks again.
     fn restart(&mut self) {
+        if !self.rows.is_empty() {
+            self.changed(RowChange::Gone { first: self.base, count: self.rows.len() as u32 });
+        }
         self.base = self.base.wrapping_add(self.rows.len() as u32);
         self.rows.clear();
         self.ends.clear();
         self.index.clear();
+    }
+
+    /// Where nobody asks for changes, none is remembered.
+    fn changed(&mut self, change: RowChange) {
+        if self.is_followed {
+            self.changes.push(change);
+        }
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Words {
     unmatched: u32,
     networks: BTreeMap<NetworkId, BTreeSet<RequirementId>>,
     changes: u64,
+    /// Requirements whose word has changed since it was asked for.
+    changed: BTreeSet<u16>,
 }
 
 impl Default for Words {
@@ -44,6 +46,7 @@ impl Default for Words {
             unmatched: 0,
             networks: BTreeMap::new(),
             changes: 0,
+            changed: BTreeSet::new(),
         }
     }
 }
@@ -64,6 +67,27 @@ impl Words {
     pub fn set_metered(&mut self, requirement: RequirementId, metered: bool) {
         let word = &mut self.requirements[usize::from(requirement.0)];
         *word = *word & !METERED | u32::from(metered);
+        self.changed.insert(requirement.0);
+    }
+
+    /// The word of a requirement. No entry has one that says that it is metered.
+    pub fn word(&self, requirement: u16) -> u32 {
+        self.requirements[usize::from(requirement)]
+    }
+
+    /// The requirements whose word has changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<u16> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Begins with the words that an earlier process had, by number.
+    pub fn take_over(&mut self, words: &[u32]) {
+        for (mine, theirs) in self.requirements.iter_mut().zip(words) {
+            // Whether it is metered is told anew.
+            *mine = theirs & !METERED;
+        }
+        let numbered = (0..=RequirementId::MAX).zip(words);
+        self.changed.extend(numbered.filter(|(_, word)| *word & METERED != 0).map(|(it, _)| it));
     }
 
     /// The word of negative entries.
@@ -90,6 +114,7 @@ impl Words {
         self.changes += 1;
         let word = &mut self.requirements[usize::from(requirement.0)];
         *word = word.wrapping_add(GENERATION);
+        self.changed.insert(requirement.0);
     }
 
     /// Invalidates the entries of all requirements that have sent packets from or into a network.
@@ -112,6 +137,7 @@ impl Words {
         for word in self.requirements.iter_mut() {
             *word = word.wrapping_add(GENERATION);
         }
+        self.changed = (0..=RequirementId::MAX).collect();
         self.networks.clear();
     }
 }

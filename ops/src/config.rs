@@ -89,6 +89,30 @@ pub struct DataplaneConfig {
     pub cache_entries_max: u64,
     /// Frames per shard that may wait for a directive or a neighbour. Default: 2 048.
     pub pending_frames_max: u64,
+    /// Whether established flows stay in the driver. Default: `auto`.
+    pub driver_cache: DriverCache,
+    /// Directions per shard that the driver carries, at most, of which a quarter may be IPv6.
+    /// Default: 262 144 (about 190 bytes each of the kernel's memory, taken at the start).
+    pub driver_entries_max: u64,
+}
+
+/// Whether established flows stay in the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverCache {
+    /// Where kernel and port can.
+    Auto,
+    /// Nowhere.
+    Off,
+}
+
+impl DriverCache {
+    /// As in the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DriverCache::Auto => "auto",
+            DriverCache::Off => "off",
+        }
+    }
 }
 
 /// How the XDP program is attached.
@@ -155,6 +179,8 @@ impl NodeConfig {
                 zero_copy: ZeroCopy::Auto,
                 cache_entries_max: 1_000_000,
                 pending_frames_max: 2_048,
+                driver_cache: DriverCache::Auto,
+                driver_entries_max: 262_144,
             },
             journal: JournalConfig {
                 retain_hours: 168,
@@ -231,6 +257,8 @@ impl NodeConfig {
                 "zeroCopy": self.dataplane.zero_copy.name(),
                 "cacheEntriesMax": self.dataplane.cache_entries_max,
                 "pendingFramesMax": self.dataplane.pending_frames_max,
+                "driverCache": self.dataplane.driver_cache.name(),
+                "driverEntriesMax": self.dataplane.driver_entries_max,
             },
             "journal": {
                 "retainHours": self.journal.retain_hours,
@@ -380,12 +408,27 @@ fn dataplane_config(
     );
     let pending =
         number(&mut fields, "pendingFramesMax", 16, 65_536, default.pending_frames_max, problems);
+    let choices = [DriverCache::Auto, DriverCache::Off].map(|d| (d.name(), d));
+    let driver_cache = match fields.optional("driverCache") {
+        Some(field) => field.choice(&choices, problems),
+        None => Some(default.driver_cache),
+    };
+    let driver_entries = number(
+        &mut fields,
+        "driverEntriesMax",
+        64,
+        16_000_000,
+        default.driver_entries_max,
+        problems,
+    );
     fields.finish(problems);
     Some(DataplaneConfig {
         mode: mode?,
         zero_copy: zero_copy?,
         cache_entries_max: cache?,
         pending_frames_max: pending?,
+        driver_cache: driver_cache?,
+        driver_entries_max: driver_entries?,
     })
 }
 

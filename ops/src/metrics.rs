@@ -67,6 +67,12 @@ pub const METRICS: &[Metric] = metric_table! {
     "penstock_shard_cache_misses_total" Counter Count ["shard"] "Packets that did not.";
     "penstock_shard_events_total" Counter Count ["shard", "event"] "What else a shard counts.";
     "penstock_shard_drops_total" Counter Count ["shard", "reason"] "Packets dropped, by reason.";
+    "penstock_port_driver" Gauge Count ["port", "direction"]
+        "1 when established flows that come in, or leave, there stay in the driver, else 0.";
+    "penstock_driver_entries" Gauge Count [] "Directions that the driver carries.";
+    "penstock_driver_entries_max" Gauge Count [] "Directions that it can carry; 0 when its cache is off.";
+    "penstock_driver_frames_total" Counter Count ["outcome"]
+        "Frames that the driver has sent (hit), or why it left them to a shard or the kernel.";
     "penstock_target_taking" Gauge Count ["target_set", "target"]
         "1 when a target that is probed or drains gets new flows, else 0.";
     "penstock_journal_accepted_total" Counter Count [] "Records that survive the process.";
@@ -175,11 +181,22 @@ fn publish(status: &NodeStatus) {
             "zero_copy_got" => port.zero_copy_got.clone(),
         )
         .set(1.0);
+        for (direction, can) in
+            [("in", port.driver.starts_with("in")), ("out", port.driver.starts_with("in and out"))]
+        {
+            gauge!("penstock_port_driver", "port" => name(), "direction" => direction)
+                .set(flag(can));
+        }
         gauge!("penstock_port_up", "port" => name()).set(flag(port.up));
         for (event, count) in &port.counters {
             counter!("penstock_port_events_total", "port" => name(), "event" => event.clone())
                 .absolute(*count);
         }
+    }
+    gauge!("penstock_driver_entries").set(status.driver.entries as f64);
+    gauge!("penstock_driver_entries_max").set(status.driver.entries_max as f64);
+    for (outcome, count) in &status.driver.frames {
+        counter!("penstock_driver_frames_total", "outcome" => outcome.clone()).absolute(*count);
     }
     for row in &status.targets {
         let (target_set, target) = (row.target_set.clone(), row.target.clone());
@@ -207,7 +224,7 @@ fn publish(status: &NodeStatus) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::plane::{PortStatus, ShardStatus, TargetStatus};
+    use crate::api::plane::{DriverStatus, PortStatus, ShardStatus, TargetStatus};
 
     /// Every metric of the table is published, and nothing else.
     #[test]
@@ -218,6 +235,7 @@ mod tests {
             interventions: pair(),
             rate_drops: pair(),
             ports: vec![PortStatus { counters: pair(), ..Default::default() }],
+            driver: DriverStatus { frames: pair(), ..Default::default() },
             targets: vec![TargetStatus::default()],
             shards: vec![ShardStatus { counters: pair(), drops: pair(), ..Default::default() }],
             ..Default::default()

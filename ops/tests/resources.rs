@@ -426,7 +426,7 @@ fn configuration_files() {
     };
     check("ports: [left, right]\n", &[]);
     check(
-        "name: n2\ndataDirectory: /d\nrunDirectory: /r\nports: [eth0]\nshards: 4\nslots: 128\ndataplane: {mode: native, zeroCopy: never, cacheEntriesMax: 5000, pendingFramesMax: 64}\nmetrics: {listen: \"[::1]:9090\"}\n",
+        "name: n2\ndataDirectory: /d\nrunDirectory: /r\nports: [eth0]\nshards: 4\nslots: 128\ndataplane: {mode: native, zeroCopy: never, cacheEntriesMax: 5000, pendingFramesMax: 64, driverCache: \"off\", driverEntriesMax: 1000}\nmetrics: {listen: \"[::1]:9090\"}\n",
         &[],
     );
     check(

@@ -1,6 +1,7 @@
 //! The thread of a shard: receive, handle, transmit, and sleep when there is nothing to do.
 
 use super::ring::{FromThread, Inlet, InletEnd, OutletEnd, ShardStatus};
+use crate::driver_cache::{Order, Said};
 use crate::nic::af_xdp::AfXdp;
 use crate::nic::{Frame, Nic, PortIndex};
 use crate::shard::{Shard, ShardOutput};
@@ -30,6 +31,10 @@ pub trait Side: Nic + Send + 'static {
     /// is readable.
     fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) -> bool;
 
+    /// Carries out what the shard has to say to the driver's cache, leaves `orders` empty, and says
+    /// what came of it.
+    fn drive(&mut self, orders: &mut Vec<Order>, said: &mut Vec<Said>);
+
     /// Counters by name, one list a port.
     fn statistics(&mut self) -> Vec<Vec<(&'static str, u64)>>;
 }
@@ -40,6 +45,10 @@ impl Side for AfXdp {
             tracing::warn!(%error, "cannot wait for packets");
             true
         })
+    }
+
+    fn drive(&mut self, orders: &mut Vec<Order>, said: &mut Vec<Said>) {
+        AfXdp::drive(self, orders, said);
     }
 
     fn statistics(&mut self) -> Vec<Vec<(&'static str, u64)>> {
@@ -84,8 +93,16 @@ impl Thread {
     ) -> Result<Thread, ThreadError> {
         let stop = Arc::new(AtomicBool::new(false));
         let ThreadOptions { name, core, clock } = options;
-        let mut running =
-            Running { shard, side, clock, inlet, outlet, stop: stop.clone(), status_due: Time(0) };
+        let mut running = Running {
+            shard,
+            side,
+            clock,
+            inlet,
+            outlet,
+            stop: stop.clone(),
+            status_due: Time(0),
+            said: Vec::new(),
+        };
         let handle = std::thread::Builder::new().name(name).spawn(move || {
             if let Some(core) = core {
                 pin(core);
@@ -115,6 +132,7 @@ struct Running<S> {
     outlet: OutletEnd,
     stop: Arc<AtomicBool>,
     status_due: Time,
+    said: Vec<Said>,
 }
 
 impl<S: Side> Running<S> {
@@ -131,6 +149,7 @@ impl<S: Side> Running<S> {
             if self.shard.next_timeout().is_some_and(|due| due <= now) {
                 self.shard.handle_timeout(&mut self.side, now);
             }
+            self.drive(now);
             self.side.transmit(self.shard.transmits());
             self.hand_out(now);
             if received == 0 && taken == 0 {
@@ -149,6 +168,16 @@ impl<S: Side> Running<S> {
             taken += 1;
         }
         taken
+    }
+
+    /// Before frames leave and anybody hears that an input was handled.
+    fn drive(&mut self, now: Time) {
+        while !self.shard.driver_orders().is_empty() {
+            self.side.drive(self.shard.driver_orders(), &mut self.said);
+            for said in self.said.drain(..) {
+                self.shard.handle_driver(said, now);
+            }
+        }
     }
 
     /// Outputs that find no room stay in the shard, which bounds them.

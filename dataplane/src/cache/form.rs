@@ -1,11 +1,13 @@
 //! What the table needs to know of a fast form, the same for both IP versions.
 
 use super::{Table, Tables};
+use crate::driver_cache::{Entry, Entry4, Entry6, Flow4, Flow6, Terms};
 use crate::hash::{Seed, fold};
 use crate::packet::{Packet, array_at, ipv4};
 use crate::report::Slot;
 use crate::rewrite::{self, CannotApply};
 use bytemuck::Pod;
+use penstock_event_schema::directive::flag::REPORT_DUE;
 use penstock_event_schema::directive::{Direction, Directive, FastForm4, FastForm6, NotFast};
 use penstock_event_schema::flow::{FlowKey, Protocol};
 use std::net::{IpAddr, SocketAddr};
@@ -235,6 +237,31 @@ pub trait Form: Pod {
     /// Sets [`State::last_seen`].
     fn set_last_seen(&mut self, stamp: u32);
 
+    /// The network that packets come in from.
+    fn network(&self) -> u32;
+
+    /// The IP protocol.
+    fn protocol(&self) -> u8;
+
+    /// The DSCP bits to set, where the flags say so.
+    fn dscp(&self) -> u8;
+
+    /// As the driver has it, on these terms.
+    fn driver_entry(&self, terms: Terms) -> Entry;
+
+    /// Whether packets of the same key leave by both with the same ends and orders, into the same
+    /// network.
+    fn leaves_as(&self, other: &Self) -> bool {
+        let orders = |form: &Self| {
+            let State { flags, side, requirement, .. } = form.state();
+            (flags & !REPORT_DUE, side, requirement, form.dscp(), form.translated())
+        };
+        orders(self) == orders(other)
+    }
+
+    /// Counts packets that were counted elsewhere, the last of them seen at `stamp`.
+    fn add(&mut self, packets: u64, bytes: u64, tcp_flags: u8, stamp: u32);
+
     /// Counts one packet of `bytes` with `tcp_flags`, seen at `stamp`.
     fn count(&mut self, bytes: usize, tcp_flags: u8, stamp: u32);
 
@@ -262,7 +289,7 @@ pub struct State {
 }
 
 macro_rules! form {
-    ($name:ident, $key:ident, $variant:ident, $table:ident, $slot:ident, $apply:ident, $later:ident, $error:ident, $holds:expr) => {
+    ($name:ident, $key:ident, $variant:ident, $table:ident, $slot:ident, $apply:ident, $later:ident, $error:ident, $flow:ident, $entry:ident, $holds:expr) => {
         impl Form for $name {
             type Key = $key;
 
@@ -394,6 +421,47 @@ macro_rules! form {
                 self.last_seen = stamp;
             }
 
+            fn network(&self) -> u32 {
+                self.network
+            }
+
+            fn protocol(&self) -> u8 {
+                self.protocol
+            }
+
+            fn dscp(&self) -> u8 {
+                self.dscp
+            }
+
+            fn driver_entry(&self, terms: Terms) -> Entry {
+                let flow = $flow {
+                    network: self.network,
+                    source: self.source,
+                    destination: self.destination,
+                    source_port: self.source_port,
+                    destination_port: self.destination_port,
+                    protocol: u32::from(self.protocol),
+                };
+                let entry = $entry {
+                    terms,
+                    source: self.new_source,
+                    destination: self.new_destination,
+                    source_port: self.new_source_port,
+                    destination_port: self.new_destination_port,
+                };
+                Entry::$slot(flow, entry)
+            }
+
+            fn add(&mut self, packets: u64, bytes: u64, tcp_flags: u8, stamp: u32) {
+                let packets = u32::try_from(packets).unwrap_or(u32::MAX);
+                self.packets = self.packets.saturating_add(packets);
+                self.bytes = self.bytes.wrapping_add(bytes);
+                self.tcp_flags |= tcp_flags;
+                if stamp.wrapping_sub(self.last_seen) as i32 > 0 {
+                    self.last_seen = stamp;
+                }
+            }
+
             #[inline(always)]
             fn count(&mut self, bytes: usize, tcp_flags: u8, stamp: u32) {
                 self.packets = self.packets.saturating_add(1);
@@ -420,6 +488,8 @@ form!(
     apply4,
     apply_later_fragment4,
     apply_error4,
+    Flow4,
+    Entry4,
     (|form: &FastForm4| {
         let [a, b] = form.source_port;
         let [c, d] = form.destination_port;
@@ -441,6 +511,8 @@ form!(
     apply6,
     apply_later_fragment6,
     apply_error6,
+    Flow6,
+    Entry6,
     (|form: &FastForm6| {
         let [a, b] = form.source_port;
         let [c, d] = form.destination_port;

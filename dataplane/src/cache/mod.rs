@@ -309,14 +309,12 @@ impl<F: Form> Table<F> {
         Some(held)
     }
 
-    /// The entries in use, in the order of their slots.
-    pub fn iter(&self) -> impl Iterator<Item = &F> {
-        let used = |tags: &Tags| *tags != [0; 2];
-        let buckets = self.tags.slice().iter().zip(self.entries.slice().chunks(WAYS));
-        buckets
-            .filter(move |(tags, _)| used(tags))
-            .flat_map(|(_, entries)| entries)
-            .filter(|entry| entry.state().flags & flag::OCCUPIED != 0)
+    /// The entries in use with their slots, in the order of these.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &F)> {
+        let used = (0..).zip(self.tags.slice()).filter(|(_, tags)| **tags != [0; 2]);
+        used.flat_map(|(bucket, _)| (0..WAYS as u32).map(move |way| slot_of(bucket, way)))
+            .map(|slot| (slot, self.entry(slot)))
+            .filter(|(_, entry)| entry.state().flags & flag::OCCUPIED != 0)
     }
 }
 

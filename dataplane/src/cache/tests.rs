@@ -114,7 +114,7 @@ fn check_random<F: Form + PartialEq + std::fmt::Debug>(
         }
         assert_eq!(table.len(), model.len());
     }
-    let mut listed: Vec<_> = table.iter().map(|f| (f.flow(), f.state().last_seen)).collect();
+    let mut listed: Vec<_> = table.iter().map(|(_, f)| (f.flow(), f.state().last_seen)).collect();
     listed.sort();
     assert_eq!(listed, model.into_iter().collect::<Vec<_>>());
     assert_eq!(evictions > 0, keys as usize > table.slots(), "{evictions} evictions");

@@ -15,6 +15,8 @@ pub struct ShardConfig {
     pub cache_entries6_max: usize,
     /// Cached directives that replicate.
     pub side_entries_max: usize,
+    /// Directions of this shard that the driver carries; 0: none, the driver's cache is off.
+    pub driver_entries_max: usize,
     /// Rows of the next-hop table, and neighbours.
     pub hops_max: usize,
     /// Whether an answer caches both directions. Right where packets of both directions come to
@@ -73,6 +75,7 @@ impl Default for ShardConfig {
             cache_entries4_max: 1 << 20,
             cache_entries6_max: 1 << 18,
             side_entries_max: 4_096,
+            driver_entries_max: 0,
             hops_max: 65_536,
             both_directions: true,
             report_ms: 200,

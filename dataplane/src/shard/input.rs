@@ -1,7 +1,7 @@
 //! What a shard does with inputs that are not packets.
 
 use super::{CachedDirective, Invalidation, Shard, ShardInput, Turn, time_of};
-use crate::cache::{Form, Key, Table};
+use crate::cache::{Form, Table};
 use crate::nic::FrameMemory;
 use penstock_event_schema::directive::{Direction, FastForm4, FastForm6, flag};
 use penstock_event_schema::flow::FlowKey;
@@ -20,6 +20,8 @@ impl Shard {
                 self.take_neighbour(turn, port, address, mac);
             }
             ShardInput::Share(requirement, share) => self.take_share(requirement, share, turn.now),
+            ShardInput::Drives(drives) => self.set_drives(drives),
+            ShardInput::DrainDriver => self.drain_driver(turn.now),
             ShardInput::List { limit } => {
                 let listed = self.listing(limit, turn.now);
                 // Whoever asks faster than it takes waits for nothing that it would read.
@@ -33,6 +35,7 @@ impl Shard {
             Invalidation::Keys(keys) => {
                 for key in keys {
                     self.pending.outdate(&key);
+                    self.disown_key(&key, now);
                     match key.source.is_ipv4() {
                         true => self.forget::<FastForm4>(&key, now),
                         false => self.forget::<FastForm6>(&key, now),
@@ -56,9 +59,7 @@ impl Shard {
 
     /// Takes an entry out and says what it has counted.
     fn forget<F: Form>(&mut self, key: &FlowKey, now: Time) {
-        let Some(key) = F::Key::from_flow(key) else { return };
-        let hash = key.hash(&self.seed);
-        if let Some(slot) = F::table(&self.tables).find(&key, hash) {
+        if let Some(slot) = self.find::<F>(key) {
             self.remove::<F>(slot, now);
         }
     }
@@ -66,6 +67,7 @@ impl Shard {
     /// Empties a slot; the side table and the trackers lose nothing.
     pub(crate) fn remove<F: Form>(&mut self, slot: u32, now: Time) {
         if let Some(form) = F::table_mut(&mut self.tables).remove(slot) {
+            self.forget_driven(slot, &form, now);
             self.let_go(form, now);
         }
     }
@@ -95,8 +97,8 @@ impl Shard {
         listed: &mut Vec<CachedDirective>,
     ) {
         let room = limit.saturating_sub(listed.len());
-        let valid = table.iter().filter(|form| self.is_valid(&form.state()));
-        listed.extend(valid.take(room).map(|form| {
+        let valid = table.iter().filter(|(_, form)| self.is_valid(&form.state()));
+        listed.extend(valid.take(room).map(|(slot, form)| {
             let state = form.state();
             let (source, destination) = form.translated();
             let side =
@@ -117,6 +119,7 @@ impl Shard {
                 ops: ops(state.flags),
                 packets: state.packets,
                 last_seen: time_of(state.last_seen, now),
+                driven_since: self.driver.since(F::slot(slot)).map(|since| time_of(since, now)),
             }
         }));
     }

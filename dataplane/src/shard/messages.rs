@@ -1,5 +1,6 @@
 //! What goes into a shard beside packets, and what comes out.
 
+use crate::driver_cache::Drives;
 use crate::meter::{Metered, Share};
 use crate::nic::PortIndex;
 use crate::route::RouteTable;
@@ -67,6 +68,10 @@ pub enum ShardInput {
     },
     /// What packets of a requirement may pass here in a second; none: as many as come.
     Share(RequirementId, Option<Share>),
+    /// Which ports the driver can use.
+    Drives(Drives),
+    /// The driver's program goes: what it has counted is to be said.
+    DrainDriver,
     /// Asks for [`ShardOutput::Listed`].
     List {
         /// At most so many.
@@ -116,4 +121,6 @@ pub struct CachedDirective {
     pub packets: u32,
     /// When the last one passed.
     pub last_seen: Time,
+    /// Since when the driver carries them; none when this shard does.
+    pub driven_since: Option<Time>,
 }

@@ -15,7 +15,8 @@ pub use messages::{CachedDirective, Invalidation, PortState, ShardInput, ShardOu
 
 use crate::answer::Limits;
 use crate::batch::BATCH_MAX;
-use crate::cache::{Form, Table, Tables};
+use crate::cache::{Form, Key, Table, Tables};
+use crate::driver_cache::DriverCache;
 use crate::egress::Neighbours;
 use crate::fragment::Fragments;
 use crate::hash::Seed;
@@ -29,6 +30,7 @@ use crate::route::Router;
 use crate::side::SideTable;
 use crate::words::Words;
 use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
+use penstock_event_schema::flow::FlowKey;
 use penstock_event_schema::id::Time;
 use penstock_event_schema::message::report::ActivityReport;
 use std::collections::BTreeSet;
@@ -69,6 +71,7 @@ pub struct Shard {
     pub(crate) config: ShardConfig,
     pub(crate) seed: Seed,
     pub(crate) tables: Tables,
+    pub(crate) driver: DriverCache,
     pub(crate) side: SideTable,
     pub(crate) words: Words,
     pub(crate) router: Router,
@@ -103,12 +106,18 @@ impl Shard {
             six: Table::new(config.cache_entries6_max),
         };
         let slots = tables.four.slots() + tables.six.slots();
+        let driver = DriverCache::new(&config, tables.four.slots(), tables.six.slots());
+        let mut router = Router::new(config.hops_max);
+        if driver.is_on() {
+            router.follow();
+        }
         let source_rate = Rate::new(config.source_per_second_max, config.source_burst_max);
         Shard {
             seed,
             side: SideTable::new(config.side_entries_max),
             words: Words::default(),
-            router: Router::new(config.hops_max),
+            router,
+            driver,
             owned: BTreeSet::new(),
             pending: Pending::new(&config, seed),
             answered: false,
@@ -155,6 +164,7 @@ impl Shard {
     /// Takes an answer or a change of configuration in.
     pub fn handle_input<M: FrameMemory>(&mut self, memory: &mut M, input: ShardInput, now: Time) {
         self.take_input(&mut Turn::new(memory, now), input);
+        self.adopt_on(now);
         self.refresh_gauges();
     }
 
@@ -167,6 +177,8 @@ impl Shard {
         self.give_up_neighbours(&mut turn);
         self.report_due(now);
         self.report_meters(now);
+        self.drive_on(now);
+        self.adopt_on(now);
         self.refresh_gauges();
     }
 
@@ -178,7 +190,9 @@ impl Shard {
             (self.neighbours.oldest(), self.config.neighbour_ms_max),
         ];
         let waits = waits.into_iter().filter_map(|(since, ms)| Some(since?.plus_ms(ms)));
-        waits.chain(self.due.next_timeout()).chain(self.meters.next_timeout()).min()
+        let rounds =
+            [self.due.next_timeout(), self.meters.next_timeout(), self.driver.next_timeout()];
+        waits.chain(rounds.into_iter().flatten()).min()
     }
 
     /// Frames to be sent by their ports, for the caller to take after each `handle_*`.
@@ -206,11 +220,18 @@ impl Shard {
         self.pending.frames() + self.fragments.frames() + self.neighbours.frames()
     }
 
-    fn refresh_gauges(&mut self) {
+    pub(crate) fn refresh_gauges(&mut self) {
         self.counters.parked_now = self.parked_frames() as u64;
         self.counters.pending_now = self.pending.len() as u64;
         self.counters.entries_ipv4 = self.tables.four.len() as u64;
         self.counters.entries_ipv6 = self.tables.six.len() as u64;
+        self.counters.driver_entries = self.driver.len() as u64;
+    }
+
+    /// The slot of a key in its table.
+    pub(crate) fn find<F: Form>(&self, key: &FlowKey) -> Option<u32> {
+        let key = F::Key::from_flow(key)?;
+        F::table(&self.tables).find(&key, key.hash(&self.seed))
     }
 
     /// Gives a frame back and counts why.
@@ -246,8 +267,11 @@ impl Shard {
         let entry = F::table_mut(&mut self.tables).entry_mut(slot);
         entry.set_flags(entry.state().flags & !flag::REPORT_DUE);
         let mut form = *entry;
-        entry.take_counts();
+        let (packets, _, tcp_flags) = entry.take_counts();
         self.report(&mut form, now);
+        if self.driver.is_on() {
+            self.consider::<F>(slot, packets, tcp_flags, now);
+        }
     }
 
     /// Says what an entry has counted, if anything, and sets its counters to zero.

@@ -3,6 +3,7 @@
 
 mod bed;
 mod detours;
+mod driver;
 mod forwarding;
 #[path = "../packets/frames.rs"]
 #[allow(dead_code, reason = "shared with the packet tests")]

@@ -256,6 +256,8 @@ pub struct DirectiveRow {
     pub packets: u64,
     /// How long ago the last packet passed.
     pub idle_ms: u64,
+    /// For how long the driver has carried it; none when the shard does.
+    pub driven_ms: Option<u64>,
 }
 
 /// What shards are to forget.
@@ -311,6 +313,8 @@ pub struct NodeStatus {
     pub rate_drops: Vec<(String, u64)>,
     /// Its ports.
     pub ports: Vec<PortStatus>,
+    /// What the driver does.
+    pub driver: DriverStatus,
     /// Its shards.
     pub shards: Vec<ShardStatus>,
     /// Targets that are probed or drain.
@@ -413,8 +417,24 @@ pub struct PortStatus {
     pub zero_copy_asked: String,
     /// Whether there is: `zero-copy` or `copy`.
     pub zero_copy_got: String,
+    /// Whether established flows that come in, or leave, here stay in the driver: `in and out`, or
+    /// what of it and why not all.
+    pub driver: String,
     /// Numbers since the start, by name, for example `received`.
     pub counters: Vec<(String, u64)>,
+}
+
+/// What the driver does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DriverStatus {
+    /// Directions that it carries.
+    pub entries: u64,
+    /// Directions that it can carry; 0 when its cache is off.
+    pub entries_max: u64,
+    /// What became of frames there, by name: `hit`, and why they were left to a shard or the
+    /// kernel. Since its maps were made: over restarts of the process after a kill.
+    pub frames: Vec<(String, u64)>,
 }
 
 /// How a shard is.

@@ -393,6 +393,7 @@ fn ports_table(status: &NodeStatus) -> String {
         "got",
         "zero-copy asked",
         "got",
+        "driver",
         "addresses",
     ]);
     for port in &status.ports {
@@ -405,6 +406,7 @@ fn ports_table(status: &NodeStatus) -> String {
             port.attach_got.clone(),
             port.zero_copy_asked.clone(),
             port.zero_copy_got.clone(),
+            port.driver.clone(),
             port.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         ]);
     }

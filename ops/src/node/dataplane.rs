@@ -2,12 +2,12 @@
 //! shards true to both, and starts a shard again that has died.
 
 use super::kept::Kept;
-use super::ready::{Ready, ReadyShard};
+use super::ready::{Ready, ReadyShard, driver_entries_max};
 use super::steering;
 use super::tier::Place;
 use super::underlay::{Reader, Underlay};
 use super::wiring::Wiring;
-use crate::api::plane::{PortStatus, ShardStatus as ShardRow};
+use crate::api::plane::{DriverStatus, PortStatus, ShardStatus as ShardRow};
 use crate::config::NodeConfig;
 use penstock_actors::network::{Catalog, TargetEnd};
 use penstock_actors::shell::clock::Clock;
@@ -15,9 +15,12 @@ use penstock_dataplane::actor::{
     ShardActor, ShardArguments, ShardMessage, ShardStatus, ThreadOptions, Uplink,
 };
 use penstock_dataplane::apportion::{Apportioning, Told};
+use penstock_dataplane::driver_cache::Drives;
 use penstock_dataplane::meter::Metered;
 use penstock_dataplane::nic::PortIndex;
-use penstock_dataplane::nic::af_xdp::{AfXdp, AfXdpError, Attachment, Bound, Program};
+use penstock_dataplane::nic::af_xdp::{
+    Ability, AfXdp, AfXdpError, Attachment, Bound, Program, Tally,
+};
 use penstock_dataplane::shard::{CachedDirective, Invalidation, ShardInput};
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::id::{NetworkId, RequirementId, ShardId};
@@ -27,8 +30,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// From one look at the ends of live flows to the next, while ends are kept for them.
+/// From one look to the next: at the ends of live flows, while ends are kept for them, and at what
+/// the driver can do at the ports.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long shards may take to take back what the driver carries.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a shard may take to answer for a reading.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// So many crashes within [`CRASH_WINDOW`] stop the node.
@@ -58,6 +64,8 @@ pub enum DataplaneMessage {
     List(usize, RpcReplyPort<Vec<(ShardId, Vec<CachedDirective>)>>),
     /// How ports and shards are.
     Status(RpcReplyPort<DataplaneStatus>),
+    /// What the driver can do at the ports may have changed.
+    LookAtPorts,
     /// Detach from the ports and end.
     Detach(RpcReplyPort<()>),
 }
@@ -78,6 +86,12 @@ pub struct DataplaneStatus {
     pub rate_drops: BTreeMap<RequirementId, u64>,
     /// Directions that one shard caches at most.
     pub cache_entries_max: u64,
+    /// Directions that the driver carries for all shards at most; 0: its cache is off.
+    pub driver_entries_max: u64,
+    /// What the driver can do at each port.
+    pub abilities: Vec<Ability>,
+    /// What became of frames in the driver.
+    pub tallies: Vec<(Tally, u64)>,
     /// Steering that could not be brought into the kernel.
     pub steering_error: Option<String>,
     /// What is steered more coarsely than asked for, for people.
@@ -136,6 +150,8 @@ pub struct DataplaneState {
     bound: Vec<Bound>,
     crashes: Vec<Instant>,
     steering_error: Option<String>,
+    /// What the driver can do at the ports, as the shards were told.
+    drives: Drives,
 }
 
 impl Actor for Dataplane {
@@ -181,6 +197,7 @@ impl Actor for Dataplane {
             bound: Vec::new(),
             crashes: Vec::new(),
             steering_error: None,
+            drives: Drives::default(),
         };
         state.networks = steering::networks(&state.catalog, &state.config.ports);
         state.owned = steering::owned(&state.catalog, &state.networks);
@@ -192,12 +209,17 @@ impl Actor for Dataplane {
         // reaches the kernel.
         let steering = state.steering();
         state.program().steer(&steering)?;
+        // What the driver carries goes on without a gap.
+        state.admit();
         // What shards say while they start waits in the mailbox.
         state.wiring.set_dataplane(myself.clone());
         for (number, shard) in (0..).zip(shards) {
             state.start_shard(number, Some(shard), myself.get_cell()).await?;
         }
         state.program().attach()?;
+        // Only now it is known in which mode.
+        state.admit();
+        myself.send_interval(LOOK_EVERY, || DataplaneMessage::LookAtPorts);
         Ok(state)
     }
 
@@ -225,7 +247,9 @@ impl Actor for Dataplane {
                 let _ = reply.send(listed);
             }),
             DataplaneMessage::Status(reply) => state.status(reply),
+            DataplaneMessage::LookAtPorts => state.admit(),
             DataplaneMessage::Detach(reply) => {
+                state.drain_driver().await;
                 state.detach()?;
                 let _ = reply.send(());
                 myself.stop(None);
@@ -278,8 +302,8 @@ impl DataplaneState {
         let ready = match ready {
             Some(ready) => ready,
             None => {
-                let ports = self.program().ports();
-                ReadyShard::make(&self.config, self.seed, &ports, number)?
+                let program = self.program.as_mut().ok_or("the program is gone")?;
+                ReadyShard::make(&self.config, self.seed, &program.ports(), number, program)?
             }
         };
         let ReadyShard { shard, side } = ready;
@@ -319,6 +343,7 @@ impl DataplaneState {
         inputs.push(ShardInput::Networks(self.networks.clone()));
         inputs.push(ShardInput::Owned(self.owned.clone()));
         inputs.extend(self.underlay.changes(&Underlay::default()));
+        inputs.push(ShardInput::Drives(self.drives));
         inputs
     }
 
@@ -425,6 +450,7 @@ impl DataplaneState {
         if networks != self.networks {
             inputs.push(ShardInput::Networks(networks.clone()));
             self.networks = networks;
+            self.admit();
         }
         if owned != self.owned {
             inputs.push(ShardInput::Owned(owned.clone()));
@@ -450,6 +476,7 @@ impl DataplaneState {
         self.underlay = underlay;
         self.wiring.set_kernel_addresses(self.underlay.addresses.iter().copied().collect());
         self.tell(&inputs);
+        self.admit();
         if addresses_changed {
             self.wiring.node_addresses(self.underlay.addresses.iter().copied().collect());
             self.steer();
@@ -463,6 +490,56 @@ impl DataplaneState {
         let contested: BTreeSet<IpAddr> =
             owned.filter(|address| self.underlay.addresses.contains(address)).collect();
         contested.into_iter().collect()
+    }
+
+    /// Tells the driver which networks hang on the ports, and the shards what the driver can do
+    /// there. What it cannot is said once.
+    fn admit(&mut self) {
+        let Some(program) = &mut self.program else { return };
+        let before = program.abilities();
+        let drives = match program.admit(&self.networks) {
+            Ok(drives) => drives,
+            Err(error) => return tracing::error!(%error, "ports cannot be told to the driver"),
+        };
+        if drives != self.drives {
+            self.drives = drives;
+            self.tell(&[ShardInput::Drives(drives)]);
+        }
+        let Some(program) = &self.program else { return };
+        let ports = program.ports();
+        for ((ability, before), port) in program.abilities().iter().zip(&before).zip(ports) {
+            if ability != before
+                && !program.attachments().is_empty()
+                && let Some(why) = ability.why()
+            {
+                tracing::info!(
+                    port = port.name,
+                    why,
+                    "established flows do not stay in the driver"
+                );
+            }
+        }
+    }
+
+    /// Has shards take back what the driver carries, with what it has counted.
+    async fn drain_driver(&self) {
+        let begun = Instant::now();
+        self.tell(&[ShardInput::DrainDriver]);
+        for shard in &self.shards {
+            while begun.elapsed() < DRAIN_PATIENCE {
+                // A listing brings fresh counters along.
+                let _ = shard.call(|reply| ShardMessage::List(0, reply), Some(PATIENCE)).await;
+                let status = shard.call(ShardMessage::Status, Some(PATIENCE)).await;
+                match status {
+                    Ok(ractor::rpc::CallResult::Success(status))
+                        if status.shard.driver_entries > 0 =>
+                    {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    _ => break,
+                }
+            }
+        }
     }
 
     fn settle(&self, reply: RpcReplyPort<Result<(), String>>) {
@@ -524,6 +601,10 @@ impl DataplaneState {
             shards: Vec::new(),
             rate_drops: self.rate_drops.clone(),
             cache_entries_max: self.config.dataplane.cache_entries_max,
+            driver_entries_max: u64::from(self.config.shards)
+                * u64::from(driver_entries_max(&self.config)),
+            abilities: self.program.as_ref().map(Program::abilities).unwrap_or_default(),
+            tallies: self.program.as_ref().and_then(|p| p.tallies().ok()).unwrap_or_default(),
             steering_error: self.steering_error.clone(),
             steering_notes: self.program.as_ref().map(Program::notes).unwrap_or_default(),
             contested: self.contested(),
@@ -558,6 +639,16 @@ fn core(number: u16, shards: u16) -> Option<usize> {
     (cores >= usize::from(shards) + 2).then(|| cores - 1 - usize::from(number))
 }
 
+/// What the driver can do at a port, for people.
+fn ability(ability: &Ability) -> String {
+    let can = match (ability.takes(), ability.gives()) {
+        (true, true) => return "in and out".to_owned(),
+        (true, false) => "in",
+        (false, _) => "no",
+    };
+    format!("{can}: {}", ability.why().unwrap_or_default())
+}
+
 impl DataplaneStatus {
     /// Why the node is not ready, for people.
     pub fn not_ready(&self) -> Vec<String> {
@@ -586,10 +677,18 @@ impl DataplaneStatus {
                 attach_got: attachment.map_or("none", |a| a.got.name()).into(),
                 zero_copy_asked: config.dataplane.zero_copy.name().into(),
                 zero_copy_got: if zero_copy { "zero-copy" } else { "copy" }.into(),
+                driver: self.abilities.get(index).map(ability).unwrap_or_default(),
                 counters: self.port_counters(index),
             }
         });
         rows.collect()
+    }
+
+    /// What the driver does.
+    pub fn driver(&self) -> DriverStatus {
+        let entries = self.shards.iter().map(|(_, status)| status.shard.driver_entries).sum();
+        let frames = self.tallies.iter().map(|(tally, count)| (tally.name().to_owned(), *count));
+        DriverStatus { entries, entries_max: self.driver_entries_max, frames: frames.collect() }
     }
 
     /// The counters of a port, over all shards.

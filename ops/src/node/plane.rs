@@ -346,6 +346,7 @@ impl Plane for NodePlane {
             interventions: interventions.to_vec(),
             rate_drops: rate_drops.collect(),
             ports: dataplane.port_rows(&self.config),
+            driver: dataplane.driver(),
             shards: dataplane.shard_rows(),
             targets,
             journal: JournalStatus { kind: "embedded".into(), accepted, durable },

@@ -2,7 +2,7 @@
 //! verifies, and the shards' sockets and empty caches, whose memory it clears. Made while flows are
 //! recovered; nothing of it is attached to a port yet.
 
-use crate::config::{AttachMode, NodeConfig, ZeroCopy};
+use crate::config::{AttachMode, DriverCache, NodeConfig, ZeroCopy};
 use penstock_dataplane::nic::af_xdp::{
     AfXdp, AfXdpConfig, AfXdpError, AskedMode, Port, Program, ProgramConfig,
 };
@@ -28,16 +28,16 @@ impl Ready {
     /// # Errors
     /// The kernel refuses programs or sockets.
     pub(super) fn make(config: &NodeConfig, seed: u64) -> Result<Ready, AfXdpError> {
-        let program = Program::load(program_config(config))?;
+        let mut program = Program::load(program_config(config))?;
         let ports = program.ports();
-        let shard = |number| ReadyShard::make(config, seed, &ports, number);
+        let shard = |number| ReadyShard::make(config, seed, &ports, number, &mut program);
         let shards = (0..config.shards).map(shard).collect::<Result<_, _>>()?;
         Ok(Ready { program, shards })
     }
 }
 
 impl ReadyShard {
-    /// A shard with fresh sockets and an empty cache.
+    /// A shard with fresh sockets and an empty cache; what the driver holds of it is taken over.
     ///
     /// # Errors
     /// The kernel refuses the sockets.
@@ -46,14 +46,17 @@ impl ReadyShard {
         seed: u64,
         ports: &[Port],
         number: u16,
+        program: &mut Program,
     ) -> Result<ReadyShard, AfXdpError> {
         let zero_copy = config.dataplane.zero_copy == ZeroCopy::Auto;
         let shard = shard_config(config, seed, number);
         let mut side = AfXdpConfig { zero_copy, ..AfXdpConfig::default() };
         let parked = u32::try_from(shard.parked_frames_max()).unwrap_or(u32::MAX / 4);
         side.chunks = side.chunks.max(side.chunks_min(ports.len() as u32) + 2 * parked);
-        let side = AfXdp::open(&side, ports, u32::from(number))?;
-        Ok(ReadyShard { shard: Shard::new(shard), side })
+        let mut side = AfXdp::open(&side, ports, u32::from(number))?;
+        let mut shard = Shard::new(shard);
+        shard.take_over(program.lend_driver(&mut side)?);
+        Ok(ReadyShard { shard, side })
     }
 }
 
@@ -65,7 +68,16 @@ fn program_config(config: &NodeConfig) -> ProgramConfig {
         AttachMode::Generic => AskedMode::Generic,
     };
     program.shards = u32::from(config.shards);
+    program.driver_entries_max = driver_entries_max(config);
     program
+}
+
+/// Directions per shard that the driver carries.
+pub(super) fn driver_entries_max(config: &NodeConfig) -> u32 {
+    match config.dataplane.driver_cache {
+        DriverCache::Auto => u32::try_from(config.dataplane.driver_entries_max).unwrap_or(u32::MAX),
+        DriverCache::Off => 0,
+    }
 }
 
 fn shard_config(config: &NodeConfig, seed: u64, number: u16) -> ShardConfig {
@@ -75,6 +87,7 @@ fn shard_config(config: &NodeConfig, seed: u64, number: u16) -> ShardConfig {
         seed: seed ^ u64::from(number),
         cache_entries4_max: entries,
         cache_entries6_max: (entries / 4).max(1),
+        driver_entries_max: driver_entries_max(config) as usize,
         pending_frames_max: config.dataplane.pending_frames_max as usize,
         both_directions: config.shards == 1,
         ..ShardConfig::default()

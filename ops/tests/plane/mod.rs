@@ -74,6 +74,7 @@ fn port(name: &str) -> PortStatus {
         attach_got: "native".into(),
         zero_copy_asked: "auto".into(),
         zero_copy_got: "copy".into(),
+        driver: "in and out".into(),
         ..PortStatus::default()
     }
 }
@@ -161,6 +162,7 @@ impl Plane for Node {
             requirement: "web".into(),
             packets: 12,
             idle_ms: 40,
+            driven_ms: Some(5_000),
         };
         Ok(Listing { items: vec![row], total: 1 })
     }

@@ -45,6 +45,7 @@ pub fn detach(run_dir: &Path) -> Result<Vec<Detached>, AfXdpError> {
         remove(&folder)?;
         detached.push(Detached { port: port_of(&folder), program });
     }
+    super::drive::Drive::unpin(&root)?;
     detached.sort_by(|one, other| one.port.cmp(&other.port));
     unmount(run_dir);
     Ok(detached)
@@ -78,7 +79,7 @@ fn folders(root: &Path) -> Result<Vec<PathBuf>, AfXdpError> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(root).system(what)? {
         let path = entry.system(what)?.path();
-        if path.is_dir() {
+        if path.is_dir() && !path.ends_with(super::drive::FOLDER) {
             folders.push(path);
         }
     }

@@ -11,10 +11,13 @@
 
 pub mod bare;
 mod bpffs;
+mod drive;
 mod error;
+mod features;
 pub mod generator;
 mod port;
 mod program;
+pub mod rehearsal;
 mod ring;
 mod socket;
 mod statistics;
@@ -31,15 +34,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 pub use self::bpffs::{Detached, detach};
+pub use self::drive::Tally;
 pub use self::error::AfXdpError;
+pub use self::features::Ability;
 pub use self::port::{AttachMode, AttachedProgram, Port};
 pub use self::program::{AskedMode, Attachment, Pinning, Program, ProgramConfig};
 pub use self::statistics::PortStatistics;
 pub use self::steering::{Rule, Steering, TargetEnd, Verdict};
 
+use self::drive::DriverSide;
 use self::socket::{Mode, Socket};
 use self::umem::Umem;
 use super::{Frame, FrameMemory, Nic, PortIndex};
+use crate::driver_cache::{Order, Said};
 
 /// Bytes of an Ethernet header, which an MTU does not count.
 const ETHERNET_BYTES: u32 = 14;
@@ -171,6 +178,7 @@ pub struct AfXdp {
     turn: usize,
     /// Frames for a port that does not exist.
     dropped_no_port: u64,
+    driver: Option<DriverSide>,
 }
 
 impl AfXdp {
@@ -203,7 +211,8 @@ impl AfXdp {
             busy_poll: sockets.iter().all(Socket::busy_poll),
         };
         let reserve = (config.chunks / 64) as usize;
-        let mut opened = Self { sockets, umem, bound, reserve, turn: 0, dropped_no_port: 0 };
+        let mut opened =
+            Self { sockets, umem, bound, reserve, turn: 0, dropped_no_port: 0, driver: None };
         opened.refill();
         Ok(opened)
     }
@@ -211,6 +220,15 @@ impl AfXdp {
     /// How the kernel took the sockets.
     pub fn bound(&self) -> &Bound {
         &self.bound
+    }
+
+    /// Carries out what the shard has to say to the driver's cache, and says what came of it.
+    /// Without a cache nothing does.
+    pub fn drive(&mut self, orders: &mut Vec<Order>, said: &mut Vec<Said>) {
+        match &mut self.driver {
+            Some(driver) => driver.carry_out(orders, said),
+            None => orders.clear(),
+        }
     }
 
     /// Number of ports.

@@ -161,7 +161,7 @@ fn query(name: &str) -> Result<Vec<u8>, AfXdpError> {
 }
 
 /// The attributes in a message: kind and value. Stops at the first one that does not fit.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(word16(bytes, 0));
         if length < 4 || length > bytes.len() {
@@ -175,7 +175,7 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// Two bytes in host order, 0 where there are none.
-fn word16(bytes: &[u8], at: usize) -> u16 {
+pub(super) fn word16(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..at + 2).map_or(0, |word| u16::from_ne_bytes([word[0], word[1]]))
 }
 

@@ -13,12 +13,17 @@ use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use tracing::{debug, info, warn};
 
+use super::drive::{self, Drive, DriveSize, Tally};
 use super::error::{AfXdpError, Bpf as _, chain, system_error};
+use super::features::{self, Ability};
 use super::port::{AttachMode, Port, missing_capabilities};
 use super::steering::Steering;
 use super::tables::{RULES_MAX, Tables};
 use super::{AfXdp, bpffs};
+use crate::driver_cache::{Drives, Leftovers};
 use crate::nic::PortIndex;
+use crate::route::PORTS_MAX;
+use penstock_event_schema::id::NetworkId;
 
 mod maps;
 
@@ -28,7 +33,7 @@ use maps::Maps;
 pub(super) static STEER: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.bpf.o"));
 
-/// The program's name in the source, and the kernel's name of it.
+/// The program's name in the source.
 const NAME: &str = "penstock_steer";
 /// Maps that are pinned to be looked at.
 const PINNED_MAPS: [&str; 6] =
@@ -82,6 +87,8 @@ pub struct ProgramConfig {
     pub targets_max: u32,
     /// Source and destination ranges that the table of a port may hold.
     pub ranges_max: u32,
+    /// Directions that the driver carries for each shard; 0 turns its cache off.
+    pub driver_entries_max: u32,
 }
 
 impl ProgramConfig {
@@ -95,6 +102,7 @@ impl ProgramConfig {
             addresses_max: 16 * 1024,
             targets_max: 64 * 1024,
             ranges_max: 8 * 1024,
+            driver_entries_max: 0,
         }
     }
 }
@@ -132,6 +140,7 @@ pub enum Pinning {
 /// does; [`Program::detach`] is the clean end.
 pub struct Program {
     config: ProgramConfig,
+    drive: Drive,
     ports: Vec<PortProgram>,
     steering: Steering,
     attachments: Vec<Attachment>,
@@ -144,6 +153,7 @@ struct PortProgram {
     link: Option<FdLink>,
     /// Whether the link is a leftover's, which stays when this start fails.
     taken_over: bool,
+    ability: Ability,
 }
 
 impl Program {
@@ -155,6 +165,10 @@ impl Program {
             return Err(AfXdpError::MissingCapabilities { missing });
         }
         raise_locked_memory();
+        if config.ports.len() > PORTS_MAX {
+            let problem = format!("{} ports, {PORTS_MAX} are the most", config.ports.len());
+            return Err(AfXdpError::Configuration { field: "ports", problem });
+        }
         let mut ports = Vec::with_capacity(config.ports.len());
         for name in &config.ports {
             let port = Port::read(name)?;
@@ -174,8 +188,13 @@ impl Program {
                 Pinning::Unpinned { reason: error.to_string() }
             }
         };
+        let root = match &pinning {
+            Pinning::Pinned(root) => Some(root.as_path()),
+            Pinning::Unpinned { .. } => None,
+        };
+        let drive = load_drive(&config, root, &mut ports)?;
         let steering = Steering::default();
-        Ok(Self { config, ports, steering, attachments: Vec::new(), pinning })
+        Ok(Self { config, drive, ports, steering, attachments: Vec::new(), pinning })
     }
 
     /// The ports, in the order of the configuration, as they were when they were loaded.
@@ -255,9 +274,51 @@ impl Program {
         Ok(())
     }
 
+    /// Lends a shard its part of the driver's cache, and says what is in it.
+    pub fn lend_driver(&mut self, shard: &mut AfXdp) -> Result<Leftovers, AfXdpError> {
+        if self.config.driver_entries_max == 0 {
+            return Ok(Leftovers::default());
+        }
+        let (side, leftovers) = self.drive.side(shard.bound().queue as u16)?;
+        shard.driver = Some(side);
+        Ok(leftovers)
+    }
+
+    /// Says which network hangs on which port, so that the driver knows the flows that come in
+    /// there, and asks anew what the ports can.
+    ///
+    /// # Errors
+    /// The kernel refuses the change.
+    pub fn admit(&mut self, networks: &[(NetworkId, PortIndex)]) -> Result<Drives, AfXdpError> {
+        let mut drives = Drives::default();
+        for (index, program) in (0..).zip(&mut self.ports) {
+            program.ability = program.look(self.config.driver_entries_max > 0);
+            let network = networks.iter().find(|(_, port)| port.0 == index).map(|it| it.0.0);
+            let takes = program.ability.takes();
+            let Port { interface, mac, .. } = program.port;
+            self.drive.set_port(index, interface, mac, network, takes)?;
+            drives.ingress |= u16::from(takes) << index;
+            drives.egress |= u16::from(program.ability.gives()) << index;
+        }
+        Ok(drives)
+    }
+
+    /// What the driver can do at each port, in the order of the configuration.
+    pub fn abilities(&self) -> Vec<Ability> {
+        self.ports.iter().map(|program| program.ability.clone()).collect()
+    }
+
+    /// What became of frames in the driver, all ports together.
+    pub fn tallies(&self) -> Result<Vec<(Tally, u64)>, AfXdpError> {
+        self.drive.tallies()
+    }
+
     /// Attaches every port's program, or takes the place of what an earlier run left. An error
     /// leaves no port attached that was not attached before.
     pub fn attach(&mut self) -> Result<(), AfXdpError> {
+        if let Pinning::Pinned(root) = &self.pinning {
+            self.drive.pin(root)?;
+        }
         for index in 0..self.ports.len() {
             match self.attach_port(index) {
                 Ok(attachment) => {
@@ -287,6 +348,9 @@ impl Program {
             }
             program.link = None;
         }
+        if let Pinning::Pinned(root) = &self.pinning {
+            Drive::unpin(root)?;
+        }
         bpffs::unmount(&self.config.run_dir);
         Ok(())
     }
@@ -307,8 +371,8 @@ impl Program {
         let taken_over = leftover.is_some();
         program.taken_over = taken_over;
         let (link, native_refused) = match leftover {
-            Some(leftover) => (program.take_over(leftover, asked)?, None),
-            None => program.attach(asked)?,
+            Some(leftover) => (program.take_over(&mut self.drive, leftover, asked)?, None),
+            None => program.attach(&mut self.drive, asked)?,
         };
         program.link = Some(match &folder {
             Some(folder) if !taken_over => bpffs::pin_link(folder, link)?,
@@ -351,6 +415,12 @@ impl Program {
                 warn!(%error, "an XDP program stays attached");
             }
         }
+        if let Pinning::Pinned(root) = &self.pinning
+            && !self.ports.iter().any(|program| program.taken_over)
+            && let Err(error) = Drive::unpin(root)
+        {
+            warn!(%error, "maps stay pinned");
+        }
         bpffs::unmount(&self.config.run_dir);
     }
 }
@@ -368,7 +438,8 @@ impl PortProgram {
             .load(STEER)
             .bpf(what)?;
         program(&mut object, NAME)?.load().bpf(what)?;
-        Ok(Self { port, maps: Maps::new(object), link: None, taken_over: false })
+        let ability = Ability::default();
+        Ok(Self { port, maps: Maps::new(object), link: None, taken_over: false, ability })
     }
 
     /// Says which table of `tables` has no room for them.
@@ -402,8 +473,19 @@ impl PortProgram {
         Ok(None)
     }
 
+    /// What the driver can do here. Before it is attached: as what an earlier run left.
+    fn look(&self, is_on: bool) -> Ability {
+        let mode = self.port.program.map(|attached| attached.mode);
+        Ability::of(is_on, mode, &features::read(self.port.interface))
+    }
+
     /// Puts our program into the place of an earlier run's, in one step.
-    fn take_over(&mut self, leftover: FdLink, asked: AskedMode) -> Result<FdLink, AfXdpError> {
+    fn take_over(
+        &mut self,
+        drive: &mut Drive,
+        leftover: FdLink,
+        asked: AskedMode,
+    ) -> Result<FdLink, AfXdpError> {
         let got = self.port.program.map_or(AttachMode::Native, |attached| attached.mode);
         let fits = match asked {
             AskedMode::Auto => true,
@@ -419,7 +501,7 @@ impl PortProgram {
         }
         let name = self.port.name.clone();
         let what = || format!("take over the leftover XDP program of port {name}");
-        let program = program(&mut self.maps.object, NAME)?;
+        let program = drive.program()?;
         let link = XdpLink::try_from(leftover).bpf(what)?;
         let id = program.attach_to_link(link).bpf(what)?;
         let link = program.take_link(id).bpf(what)?;
@@ -428,28 +510,32 @@ impl PortProgram {
 
     /// Attaches our program to a free port. Says why native mode was refused, where generic took
     /// its place.
-    fn attach(&mut self, asked: AskedMode) -> Result<(FdLink, Option<String>), AfXdpError> {
+    fn attach(
+        &mut self,
+        drive: &mut Drive,
+        asked: AskedMode,
+    ) -> Result<(FdLink, Option<String>), AfXdpError> {
         if let Some(attached) = self.port.program {
             return Err(held(&self.port.name, attached.id));
         }
         match asked {
-            AskedMode::Generic => Ok((self.attach_in(XdpMode::Skb)?, None)),
-            AskedMode::Native => Ok((self.attach_in(XdpMode::Driver)?, None)),
-            AskedMode::Auto => match self.attach_in(XdpMode::Driver) {
+            AskedMode::Generic => Ok((self.attach_in(drive, XdpMode::Skb)?, None)),
+            AskedMode::Native => Ok((self.attach_in(drive, XdpMode::Driver)?, None)),
+            AskedMode::Auto => match self.attach_in(drive, XdpMode::Driver) {
                 Ok(link) => Ok((link, None)),
                 Err(error @ AfXdpError::PortHeld { .. }) => Err(error),
                 Err(error) => {
                     warn!(port = self.port.name, %error, "native XDP is refused, trying generic");
-                    Ok((self.attach_in(XdpMode::Skb)?, Some(error.to_string())))
+                    Ok((self.attach_in(drive, XdpMode::Skb)?, Some(error.to_string())))
                 }
             },
         }
     }
 
-    fn attach_in(&mut self, mode: XdpMode) -> Result<FdLink, AfXdpError> {
+    fn attach_in(&mut self, drive: &mut Drive, mode: XdpMode) -> Result<FdLink, AfXdpError> {
         let (port, interface) = (self.port.name.clone(), self.port.interface);
         let queues = self.port.receive_queues;
-        let program = program(&mut self.maps.object, NAME)?;
+        let program = drive.program()?;
         let id = program
             .attach_to_if_index(interface, mode)
             .map_err(|error| refusal(&port, queues, mode, &error))?;
@@ -458,6 +544,29 @@ impl PortProgram {
         FdLink::try_from(link)
             .map_err(|_| AfXdpError::KernelTooOld { feature: "links for XDP programs (Linux 5.9)" })
     }
+}
+
+/// Loads the program that all ports run, and says in it where their frames go.
+fn load_drive(
+    config: &ProgramConfig,
+    root: Option<&std::path::Path>,
+    ports: &mut [PortProgram],
+) -> Result<Drive, AfXdpError> {
+    let size = DriveSize { shards: config.shards.max(1), entries_max: config.driver_entries_max };
+    let names: Vec<_> = ports.iter().map(|it| (it.port.name.clone(), it.port.interface)).collect();
+    let mut keeps = false;
+    for program in &mut *ports {
+        keeps |= match root {
+            Some(root) => program.leftover(&bpffs::folder(root, &program.port.name))?.is_some(),
+            None => false,
+        };
+    }
+    let mut drive = Drive::load(root, size, &names, keeps)?;
+    for (index, port) in (0..).zip(ports) {
+        drive.set_steer(index, program(&mut port.maps.object, NAME)?)?;
+        drive.set_egress(index, port.port.interface)?;
+    }
+    Ok(drive)
 }
 
 /// Says in our words why the kernel did not attach.
@@ -488,7 +597,7 @@ fn held(port: &str, id: u32) -> AfXdpError {
         .find(|program| program.id() == id)
         .and_then(|program| program.name_as_str().map(str::to_owned))
         .unwrap_or_else(|| "unknown".to_owned());
-    let program = if program == NAME {
+    let program = if program == drive::NAME {
         format!("{program}, of a Penstock node with another run directory")
     } else {
         program

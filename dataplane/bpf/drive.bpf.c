@@ -1,0 +1,543 @@
+// Established flows that never leave the driver, and the way of everything else to a port's own
+// steering program (steer.bpf.c).
+//
+// One instance of this program, with one set of maps, runs on all ports. A frame that is plain,
+// undamaged, and of a flow in `flows4` or `flows6` is rewritten as its shard would, and sent by the
+// port of its next hop. Whatever has anything special about it is left as it came:
+//   SYN, FIN, RST; options and extension headers; fragments; all but TCP and UDP; the last hop of
+//   its life; longer than its next link takes; a checksum that a local stack left unfinished; an
+//   entry that is outdated, idle, or without a next hop.
+// Nothing is changed before all of this is known.
+//
+// Entries are written by shards and by nobody else: see dataplane/src/driver_cache/. Program and
+// maps outlive the process, so what is shared has a version: LAYOUT in nic/af_xdp/drive.rs goes up
+// with any change of a structure here.
+
+#include <stdbool.h>
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+// Ports of a node. Mirrored by PORTS_MAX in route.rs.
+#define PORTS_MAX 16
+// Rows of next hops that a shard has; the low half of an index.
+#define HOPS_MAX 65536
+
+// Bits of `flags`, as the fast forms have them (event-schema/src/directive/fast.rs).
+#define DECREMENT_TTL (1 << 2)
+#define SET_DSCP (1 << 3)
+
+// The longest IP header and what follows of TCP lie in the first bytes of a frame (RFC 9293 3.1).
+#define TCP_HEADER_BYTES 20
+
+// Whose frame it is not: the port's steering program's. No action of XDP has this number.
+#define LEFT_ALONE (-1)
+
+// A port by its interface's index.
+struct port {
+    __u32 network;
+    __u8 mac[ETH_ALEN];
+    // Its place in `egress` and `steer`.
+    __u8 index;
+    // Whether frames that come in here may be driven.
+    __u8 drives;
+};
+
+// A flow's key with ports and addresses as they stand in the packet.
+struct flow4 {
+    __u32 network;
+    __be32 source;
+    __be32 destination;
+    __be32 ports;
+    __u32 protocol;
+};
+
+struct flow6 {
+    __u32 network;
+    __be32 source[4];
+    __be32 destination[4];
+    __be32 ports;
+    __u32 protocol;
+};
+
+// What an entry says beside its new ends.
+struct terms {
+    // Index of the generation word: shard << 16 | requirement.
+    __u32 word;
+    __u32 generation;
+    // Number of the next hop's row, of the same shard.
+    __u32 next_hop;
+    // Its place in `counts`.
+    __u32 slot;
+    // Silence after which it no longer counts.
+    __u32 idle_ms;
+    __u8 flags;
+    __u8 dscp;
+    __u16 zero;
+};
+
+struct entry4 {
+    struct terms terms;
+    __be32 source;
+    __be32 destination;
+    __be32 ports;
+};
+
+struct entry6 {
+    struct terms terms;
+    __be32 source[4];
+    __be32 destination[4];
+    __be32 ports;
+};
+
+// What passed since it was last taken. `last_seen` is of the coarse monotonic clock, in ns.
+struct counts {
+    __u64 packets;
+    __u64 bytes;
+    __u64 last_seen;
+    __u64 zero;
+};
+
+// A next hop: what a frame begins with, and where it leaves. Only the first word of a row changes
+// while it keeps its number, which is 0 while anything else does.
+struct hop {
+    __u64 ethernet;
+    __u32 ethernet_rest;
+    __u16 mtu;
+    __u8 port;
+    __u8 zero;
+    __u32 number;
+    __u32 zeros;
+};
+
+// What became of frames. Mirrored by `Tally` in drive.rs.
+enum tally { HIT, UNKNOWN, OUTDATED, IDLE, NO_HOP, TOO_BIG, PARTIAL, SPECIAL, TALLIES };
+
+// The default sizes here are overridden at load.
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, PORTS_MAX);
+    __type(key, __u32);
+    __type(value, struct port);
+} ports SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+    __uint(max_entries, PORTS_MAX);
+    __type(key, __u32);
+    __type(value, __u32);
+} steer SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_DEVMAP);
+    __uint(max_entries, PORTS_MAX);
+    __type(key, __u32);
+    __type(value, __u32);
+} egress SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 1024);
+    __type(key, struct flow4);
+    __type(value, struct entry4);
+} flows4 SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 1024);
+    __type(key, struct flow6);
+    __type(value, struct entry6);
+} flows6 SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1024);
+    __type(key, __u32);
+    __type(value, struct counts);
+} counts SEC(".maps");
+
+// A generation word for each requirement of each shard: an entry made with another one is a miss.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 65536);
+    __type(key, __u32);
+    __type(value, __u32);
+} words SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, HOPS_MAX);
+    __type(key, __u32);
+    __type(value, struct hop);
+} hops SEC(".maps");
+
+// What the maps are made for. Only processes read it: see `Layout` in drive.rs.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u64[4]);
+} layout SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, TALLIES);
+    __type(key, __u32);
+    __type(value, __u64);
+} tallies SEC(".maps");
+
+// What a frame shows before anything is looked up.
+struct upper {
+    // Bytes of the IP packet, and of what its header is followed by.
+    __u32 ip_bytes;
+    __u32 bytes;
+    __be32 *ports;
+    __u16 *check;
+    bool is_udp;
+};
+
+static __always_inline void count(enum tally what)
+{
+    __u32 key = what;
+    __u64 *tally = bpf_map_lookup_elem(&tallies, &key);
+
+    if (tally)
+        (*tally)++;
+}
+
+static __always_inline int left(enum tally why)
+{
+    count(why);
+    return LEFT_ALONE;
+}
+
+// One's-complement sums, RFC 1071: words as the processor reads them, carries folded at the end.
+static __always_inline __u16 fold(__u64 sum)
+{
+    sum = (sum & 0xffffffff) + (sum >> 32);
+    sum = (sum & 0xffffffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    return sum;
+}
+
+// What to add when a word becomes another one (RFC 1624, equation 3: ~m + m').
+static __always_inline __u64 change(__u32 old, __u32 new)
+{
+    return (__u64)(__u32)~old + new;
+}
+
+static __always_inline __u16 corrected(__u16 check, __u64 change)
+{
+    return ~fold((__u16)~check + change);
+}
+
+static __always_inline __u64 sum_of(const __u32 *words, int number)
+{
+    __u64 sum = 0;
+    int index;
+
+    for (index = 0; index < number; index++)
+        sum += words[index];
+    return sum;
+}
+
+// Replaces words of a packet, and says what that changes.
+static __always_inline __u64 replace(__be32 *words, const __be32 *new, int number)
+{
+    __u64 sum = 0;
+    int index;
+
+    for (index = 0; index < number; index++) {
+        sum += change(words[index], new[index]);
+        words[index] = new[index];
+    }
+    return sum;
+}
+
+// Reads a whole TCP segment that neither opens nor ends a connection, or a whole datagram. False
+// when it is anything else.
+static __always_inline bool read_upper(void *at, const void *end, __u8 protocol,
+                                       struct upper *upper)
+{
+    struct tcphdr *tcp = at;
+    struct udphdr *udp = at;
+
+    upper->ports = at;
+    upper->is_udp = protocol == IPPROTO_UDP;
+    if (protocol == IPPROTO_TCP) {
+        if (at + TCP_HEADER_BYTES > end || upper->bytes < TCP_HEADER_BYTES)
+            return false;
+        upper->check = &tcp->check;
+        return tcp->doff >= 5 && tcp->doff * 4 <= upper->bytes && !tcp->syn && !tcp->fin &&
+               !tcp->rst;
+    }
+    if (protocol != IPPROTO_UDP || (void *)(udp + 1) > end)
+        return false;
+    upper->check = &udp->check;
+    return upper->bytes >= sizeof(*udp) && bpf_ntohs(udp->len) == upper->bytes;
+}
+
+// Whether the checksum holds nothing but the sum of the pseudo header: a local stack leaves the
+// rest to hardware that is not there. `addresses` is their sum.
+static __always_inline bool is_partial(const struct upper *upper, __u64 addresses, __u8 protocol)
+{
+    return *upper->check == fold(addresses + bpf_htonl(upper->bytes) + bpf_htons(protocol));
+}
+
+static __always_inline void translate(struct upper *upper, __be32 new_ports, __u64 addresses)
+{
+    __u64 sum = addresses + replace(upper->ports, &new_ports, 1);
+    __u16 check = *upper->check;
+
+    // Zero means "no checksum" in UDP, and stays; a sum that comes to it is sent as its opposite.
+    if (upper->is_udp && !check)
+        return;
+    check = corrected(check, sum);
+    *upper->check = upper->is_udp && !check ? 0xffff : check;
+}
+
+// The next hop of an entry, read so that a row that is written anew meanwhile does not count.
+static __always_inline bool read_hop(const struct terms *terms, struct hop *hop)
+{
+    __u32 index = (terms->word & ~(HOPS_MAX - 1)) | (terms->next_hop & (HOPS_MAX - 1));
+    const volatile struct hop *row = bpf_map_lookup_elem(&hops, &index);
+
+    if (!row || row->number != terms->next_hop)
+        return false;
+    hop->ethernet = row->ethernet;
+    hop->ethernet_rest = row->ethernet_rest;
+    hop->mtu = row->mtu;
+    hop->port = row->port;
+    return row->number == terms->next_hop && terms->next_hop;
+}
+
+// Whether an entry counts now. Says where to count its packets.
+static __always_inline int check_terms(const struct terms *terms, __u64 now,
+                                       struct counts **counted)
+{
+    __u32 index = terms->word;
+    const volatile __u32 *word = bpf_map_lookup_elem(&words, &index);
+
+    if (!word || *word != terms->generation)
+        return left(OUTDATED);
+    index = terms->slot;
+    *counted = bpf_map_lookup_elem(&counts, &index);
+    if (!*counted || now - (*counted)->last_seen > terms->idle_ms * 1000000ull)
+        return left(IDLE);
+    return 0;
+}
+
+static __always_inline int depart(struct xdp_md *context, const struct hop *hop, __u8 ingress,
+                                  struct counts *counted, __u32 ip_bytes, __u64 now)
+{
+    void *data = (void *)(long)context->data;
+    const void *end = (const void *)(long)context->data_end;
+
+    if (data + ETH_HLEN > end)
+        return XDP_DROP;
+    *(__u64 *)data = hop->ethernet;
+    *(__u32 *)(data + 8) = hop->ethernet_rest;
+    count(HIT);
+    __sync_fetch_and_add(&counted->packets, 1);
+    __sync_fetch_and_add(&counted->bytes, ip_bytes);
+    counted->last_seen = now;
+    return hop->port == ingress ? XDP_TX : bpf_redirect_map(&egress, hop->port, XDP_DROP);
+}
+
+// Whether a header is undamaged, without options, of no fragment, and from a single host.
+static __always_inline bool is_plain4(const struct iphdr *ip)
+{
+    __u8 first = bpf_ntohl(ip->saddr) >> 24;
+
+    return ip->version == 4 && ip->ihl == 5 && !(ip->frag_off & bpf_htons(0x3fff)) &&
+           first != 0 && first != 127 && first < 224 &&
+           fold(sum_of((const __u32 *)ip, 5)) == 0xffff;
+}
+
+// TTL and DSCP, and what they and the addresses change.
+static __always_inline void rewrite_header4(struct iphdr *ip, const struct terms *terms,
+                                            __u64 addresses)
+{
+    __be16 *words = (__be16 *)ip, old;
+    __u64 sum = addresses;
+
+    if (terms->flags & DECREMENT_TTL) {
+        old = words[4];
+        ip->ttl--;
+        sum += (__u64)(__u16)~old + words[4];
+    }
+    if (terms->flags & SET_DSCP) {
+        old = words[0];
+        ip->tos = terms->dscp << 2 | (ip->tos & 3);
+        sum += (__u64)(__u16)~old + words[0];
+    }
+    ip->check = corrected(ip->check, sum);
+}
+
+static __always_inline int drive4(struct xdp_md *context, const struct port *port)
+{
+    const void *end = (const void *)(long)context->data_end;
+    struct iphdr *ip = (void *)(long)context->data + ETH_HLEN;
+    __be32 *addresses = (__be32 *)&ip->saddr;
+    struct upper upper = {};
+    struct flow4 flow = {};
+    struct counts *counted;
+    struct entry4 *entry;
+    struct hop hop;
+    __u64 now;
+
+    if ((void *)(ip + 1) > end || !is_plain4(ip))
+        return left(SPECIAL);
+    upper.ip_bytes = bpf_ntohs(ip->tot_len);
+    upper.bytes = upper.ip_bytes - sizeof(*ip);
+    if (upper.ip_bytes < sizeof(*ip) || upper.ip_bytes > end - (void *)ip ||
+        !read_upper(ip + 1, end, ip->protocol, &upper))
+        return left(SPECIAL);
+    flow.network = port->network;
+    flow.source = ip->saddr;
+    flow.destination = ip->daddr;
+    flow.ports = *upper.ports;
+    flow.protocol = ip->protocol;
+    entry = bpf_map_lookup_elem(&flows4, &flow);
+    if (!entry)
+        return left(UNKNOWN);
+    now = bpf_ktime_get_coarse_ns();
+    if (check_terms(&entry->terms, now, &counted) == LEFT_ALONE)
+        return LEFT_ALONE;
+    if (entry->terms.flags & DECREMENT_TTL && ip->ttl <= 1)
+        return left(SPECIAL);
+    if (is_partial(&upper, sum_of(addresses, 2), ip->protocol))
+        return left(PARTIAL);
+    if (!read_hop(&entry->terms, &hop))
+        return left(NO_HOP);
+    if (upper.ip_bytes > hop.mtu)
+        return left(TOO_BIG);
+    __u64 changed = replace(addresses, &entry->source, 2);
+    rewrite_header4(ip, &entry->terms, changed);
+    translate(&upper, entry->ports, changed);
+    return depart(context, &hop, port->index, counted, upper.ip_bytes, now);
+}
+
+// Whether the source can be a single host: no group, not ::, not ::1.
+static __always_inline bool is_host6(const struct in6_addr *address)
+{
+    const __be32 *word = address->in6_u.u6_addr32;
+
+    return address->in6_u.u6_addr8[0] != 0xff &&
+           (word[0] || word[1] || word[2] || bpf_ntohl(word[3]) > 1);
+}
+
+static __always_inline void rewrite_header6(struct ipv6hdr *ip, const struct terms *terms)
+{
+    __u8 *bytes = (__u8 *)ip;
+
+    if (terms->flags & DECREMENT_TTL)
+        ip->hop_limit--;
+    if (terms->flags & SET_DSCP) {
+        bytes[0] = (bytes[0] & 0xf0) | (terms->dscp >> 2 & 0x0f);
+        bytes[1] = terms->dscp << 6 | (bytes[1] & 0x3f);
+    }
+}
+
+static __always_inline int drive6(struct xdp_md *context, const struct port *port)
+{
+    const void *end = (const void *)(long)context->data_end;
+    struct ipv6hdr *ip = (void *)(long)context->data + ETH_HLEN;
+    __be32 *addresses = (__be32 *)&ip->saddr;
+    struct upper upper = {};
+    struct flow6 flow = {};
+    struct counts *counted;
+    struct entry6 *entry;
+    struct hop hop;
+    __u64 now;
+
+    if ((void *)(ip + 1) > end || ip->version != 6 || !is_host6(&ip->saddr))
+        return left(SPECIAL);
+    upper.bytes = bpf_ntohs(ip->payload_len);
+    upper.ip_bytes = upper.bytes + sizeof(*ip);
+    if (upper.ip_bytes > end - (void *)ip || !read_upper(ip + 1, end, ip->nexthdr, &upper))
+        return left(SPECIAL);
+    flow.network = port->network;
+    __builtin_memcpy(flow.source, addresses, 32);
+    flow.ports = *upper.ports;
+    flow.protocol = ip->nexthdr;
+    entry = bpf_map_lookup_elem(&flows6, &flow);
+    if (!entry)
+        return left(UNKNOWN);
+    now = bpf_ktime_get_coarse_ns();
+    if (check_terms(&entry->terms, now, &counted) == LEFT_ALONE)
+        return LEFT_ALONE;
+    if (entry->terms.flags & DECREMENT_TTL && ip->hop_limit <= 1)
+        return left(SPECIAL);
+    if (is_partial(&upper, sum_of(addresses, 8), ip->nexthdr))
+        return left(PARTIAL);
+    if (!read_hop(&entry->terms, &hop))
+        return left(NO_HOP);
+    if (upper.ip_bytes > hop.mtu)
+        return left(TOO_BIG);
+    rewrite_header6(ip, &entry->terms);
+    translate(&upper, entry->ports, replace(addresses, entry->source, 8));
+    return depart(context, &hop, port->index, counted, upper.ip_bytes, now);
+}
+
+static __always_inline bool is_for(const struct ethhdr *ethernet, const struct port *port)
+{
+    const __u16 *to = (const __u16 *)ethernet->h_dest, *mac = (const __u16 *)port->mac;
+
+    return to[0] == mac[0] && to[1] == mac[1] && to[2] == mac[2];
+}
+
+SEC("xdp")
+int penstock_drive(struct xdp_md *context)
+{
+    const void *end = (const void *)(long)context->data_end;
+    const struct ethhdr *ethernet = (const void *)(long)context->data;
+    __u32 interface = context->ingress_ifindex;
+    const struct port *port = bpf_map_lookup_elem(&ports, &interface);
+    int action = LEFT_ALONE;
+
+    // What is attached to a port that the process does not know is taken off soon.
+    if (!port)
+        return XDP_PASS;
+    if (port->drives && (const void *)(ethernet + 1) <= end && is_for(ethernet, port)) {
+        if (ethernet->h_proto == bpf_htons(ETH_P_IP))
+            action = drive4(context, port);
+        else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
+            action = drive6(context, port);
+    }
+    if (action != LEFT_ALONE)
+        return action;
+    bpf_tail_call(context, &steer, port->index);
+    // Every port has its program before this one is attached.
+    return XDP_DROP;
+}
+
+// A benchmark's peer: every frame out of the other port, with nothing but new Ethernet addresses.
+SEC("xdp")
+int penstock_redirect(struct xdp_md *context)
+{
+    void *data = (void *)(long)context->data;
+    const void *end = (const void *)(long)context->data_end;
+    __u32 key = 0;
+    const struct hop *hop = bpf_map_lookup_elem(&hops, &key);
+
+    if (!hop || data + ETH_HLEN > end)
+        return XDP_DROP;
+    *(__u64 *)data = hop->ethernet;
+    *(__u32 *)(data + 8) = hop->ethernet_rest;
+    return bpf_redirect_map(&egress, hop->port, XDP_DROP);
+}
+
+char licence[] SEC("license") = "Dual MIT/GPL";

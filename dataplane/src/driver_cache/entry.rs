@@ -1,0 +1,152 @@
+//! What the driver's program looks up and what it finds, as `bpf/drive.bpf.c` has them: the key and
+//! the new ends of a fast form, and the terms on which they count.
+//!
+//! An entry is taken from a compiled fast form, so there is one reading of directives.
+
+use bytemuck::{Pod, Zeroable};
+use penstock_event_schema::flow::{FlowKey, Protocol};
+use penstock_event_schema::id::{NetworkId, ShardId};
+use std::net::IpAddr;
+
+/// What an entry says beside its new ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Terms {
+    /// Index of its generation word: see [`word_index`].
+    pub word: u32,
+    /// The word that it counts with.
+    pub generation: u32,
+    /// Number of its next hop's row; 0 is never one.
+    pub next_hop: u32,
+    /// Where its packets are counted, among those of all shards.
+    pub slot: u32,
+    /// Silence after which it no longer counts, in milliseconds.
+    pub idle_ms: u32,
+    /// Of the fast form: `DECREMENT_TTL` and `SET_DSCP` are looked at.
+    pub flags: u8,
+    /// The DSCP bits to set, 0..=63.
+    pub dscp: u8,
+    /// Fills the word.
+    pub zero: [u8; 2],
+}
+
+/// Where the generation word of a shard's requirement is, among those of all shards.
+pub fn word_index(shard: ShardId, requirement: u16) -> u32 {
+    u32::from(shard.0) << 16 | u32::from(requirement)
+}
+
+macro_rules! entry {
+    ($flow:ident, $entry:ident, $address:ty, $version:literal) => {
+        #[doc = concat!("The key of an ", $version, " direction.")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+        #[repr(C)]
+        pub struct $flow {
+            /// Network id, native byte order.
+            pub network: u32,
+            /// Source address.
+            pub source: $address,
+            /// Destination address.
+            pub destination: $address,
+            /// Source port, network byte order.
+            pub source_port: [u8; 2],
+            /// Destination port, network byte order.
+            pub destination_port: [u8; 2],
+            /// IP protocol, native byte order.
+            pub protocol: u32,
+        }
+
+        #[doc = concat!("What becomes of packets of an ", $version, " direction.")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+        #[repr(C)]
+        pub struct $entry {
+            /// On which terms.
+            pub terms: Terms,
+            /// Source address to leave with.
+            pub source: $address,
+            /// Destination address to leave with.
+            pub destination: $address,
+            /// Source port to leave with, network byte order.
+            pub source_port: [u8; 2],
+            /// Destination port to leave with, network byte order.
+            pub destination_port: [u8; 2],
+        }
+
+        impl $flow {
+            /// The key as the tiers write it.
+            pub fn key(&self) -> FlowKey {
+                FlowKey {
+                    network: NetworkId(self.network),
+                    protocol: Protocol(self.protocol as u8),
+                    source: IpAddr::from(self.source),
+                    source_port: u16::from_be_bytes(self.source_port),
+                    destination: IpAddr::from(self.destination),
+                    destination_port: u16::from_be_bytes(self.destination_port),
+                }
+            }
+        }
+    };
+}
+
+entry!(Flow4, Entry4, [u8; 4], "IPv4");
+entry!(Flow6, Entry6, [u8; 16], "IPv6");
+
+/// A key of either version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Of IPv4.
+    Four(Flow4),
+    /// Of IPv6.
+    Six(Flow6),
+}
+
+/// An entry with its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Of IPv4.
+    Four(Flow4, Entry4),
+    /// Of IPv6.
+    Six(Flow6, Entry6),
+}
+
+impl Flow {
+    /// The key as the tiers write it.
+    pub fn key(&self) -> FlowKey {
+        match self {
+            Flow::Four(flow) => flow.key(),
+            Flow::Six(flow) => flow.key(),
+        }
+    }
+}
+
+impl Entry {
+    /// Its key.
+    pub fn flow(&self) -> Flow {
+        match *self {
+            Entry::Four(flow, _) => Flow::Four(flow),
+            Entry::Six(flow, _) => Flow::Six(flow),
+        }
+    }
+
+    /// Its terms.
+    pub fn terms(&self) -> &Terms {
+        match self {
+            Entry::Four(_, entry) => &entry.terms,
+            Entry::Six(_, entry) => &entry.terms,
+        }
+    }
+
+    fn terms_mut(&mut self) -> &mut Terms {
+        match self {
+            Entry::Four(_, entry) => &mut entry.terms,
+            Entry::Six(_, entry) => &mut entry.terms,
+        }
+    }
+
+    /// Whether packets leave by both entries with the same ends, TTL and DSCP.
+    pub fn rewrites_as(&self, other: &Entry) -> bool {
+        let mut other = *other;
+        let Terms { flags, dscp, .. } = *other.terms();
+        *other.terms_mut() = Terms { flags, dscp, ..*self.terms() };
+        *self == other
+    }
+}

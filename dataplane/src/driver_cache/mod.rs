@@ -1,0 +1,678 @@
+//! The driver's cache: which flows leave the shard, and what they do there.
+//!
+//! The XDP program (`bpf/drive.bpf.c`) rewrites packets of the flows that it finds in its maps, so
+//! that they reach no shard. A shard fills its part of these maps and empties it. It keeps its own
+//! entry of each flow that it has promoted: what the driver leaves alone is handled as ever, and
+//! what the driver has counted is added to that entry, so that reports, idle limits and
+//! interventions know no difference.
+//!
+//! A flow is looked at when it is reported. It is promoted when it is established in both
+//! directions, plain, not metered, and both of its ports can; when the driver's cache is full, in
+//! the place of one with less than half of its packets. It comes back when it is silent, when the
+//! driver can do nothing with its packets, or when its entry goes, for whatever reason.
+//!
+//! This is a pure part of the shard: it says [`Order`]s and hears [`Said`]. Its caller carries out
+//! the orders before frames leave and before anybody hears that an input was handled, so an
+//! invalidation is in force with the next packet.
+
+mod adopt;
+mod entry;
+mod order;
+
+pub use entry::{Entry, Entry4, Entry6, Flow, Flow4, Flow6, Terms, word_index};
+pub use order::{Counted, Leftovers, Order, Said};
+
+use crate::cache::Form;
+use crate::hash::Seed;
+use crate::nic::PortIndex;
+use crate::packet::tcp;
+use crate::prefetch::prefetch;
+use crate::report::Slot;
+use crate::route::{Hop, RowChange};
+use crate::shard::{Shard, ShardConfig, stamp, time_of};
+use crate::words::Standing;
+use adopt::Adoption;
+use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
+use penstock_event_schema::flow::{FlowKey, Protocol};
+use penstock_event_schema::id::{NetworkId, ShardId, Time};
+use penstock_event_schema::message::report::ActivityReport;
+use std::collections::VecDeque;
+
+/// How often what the driver has counted is taken. Idle limits and interventions are late by as
+/// much for flows that it carries.
+pub const READ_MS: u64 = 2_000;
+/// Parts of a reading, evenly spread over that time.
+const READS: u64 = 16;
+/// A flow with a shorter idle limit stays in the shard: the limit must not pass between two
+/// readings and the reports that follow them.
+pub const IDLE_MS_MIN: u32 = 10_000;
+/// Readings without a packet after which a flow comes back.
+const SILENT_READS: u8 = 5;
+/// Readings without a packet, though the shard had some, after which a flow comes back.
+const BARREN_READS: u8 = 2;
+/// How long a slot rests when its flow has left: what the program began before is over by then.
+const REST_MS: u64 = 1_000;
+/// Reports for which a flow is not promoted again that the driver could do nothing with.
+const SHUNNED_REPORTS: u16 = 150;
+/// Flows of which the least busy one is looked for when there is no room.
+const SAMPLES: usize = 8;
+/// Of its slots a full cache gives up at most this part in a reading.
+const CHURN: u32 = 32;
+
+/// What is done from the driver's maps alone.
+const DRIVEN: u8 = flag::DECREMENT_TTL | flag::SET_DSCP;
+/// TCP flags of segments that are the shard's.
+const NOTABLE: u8 = tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST;
+
+/// No slot of a cache table.
+const NOBODY: u32 = u32::MAX;
+/// No slot of the driver's.
+const NOT_PROMOTED: u32 = u32::MAX;
+/// Marks slots of the IPv6 table.
+const SIX: u32 = 1 << 31;
+
+/// Which ports the driver can take frames from and send frames by, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drives {
+    /// From.
+    pub ingress: u16,
+    /// By.
+    pub egress: u16,
+}
+
+impl Drives {
+    fn has(mask: u16, port: PortIndex) -> bool {
+        mask >> port.0 & 1 != 0
+    }
+}
+
+/// What there is beside a cache entry, in the same place.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Its slot in the driver, or [`NOT_PROMOTED`].
+    slot: u32,
+    idle_ms: u32,
+    /// When it was reported last, as a stamp.
+    reported: u32,
+    /// Reports for which it is not looked at.
+    shunned: u16,
+    /// Whether a packet has passed by it.
+    passed: bool,
+}
+
+const NOWHERE: Place =
+    Place { slot: NOT_PROMOTED, idle_ms: 0, reported: 0, shunned: 0, passed: false };
+
+/// What is known of a slot of the driver's.
+#[derive(Clone, Copy)]
+struct Held {
+    /// The entry's slot in its table, or [`NOBODY`].
+    entry: u32,
+    next_hop: u32,
+    generation: u32,
+    per_second: u32,
+    /// Since when, as a stamp.
+    since: u32,
+    /// Packets of the driver that have been added to the entry since it was reported.
+    added: u32,
+    /// Packets that the shard itself has seen since the last reading.
+    seen: u32,
+    silent: u8,
+    barren: u8,
+    /// Whether it has been there for a whole reading: until then its rate is the one that it was
+    /// promoted for.
+    settled: bool,
+}
+
+const EMPTY: Held = Held {
+    entry: NOBODY,
+    next_hop: 0,
+    generation: 0,
+    per_second: 0,
+    since: 0,
+    added: 0,
+    seen: 0,
+    silent: 0,
+    barren: 0,
+    settled: false,
+};
+
+/// The book of a shard's part of the driver's cache. One with no slots is off.
+pub struct DriverCache {
+    shard: ShardId,
+    drives: Drives,
+    held: Vec<Held>,
+    /// Slots that were never used, and slots that have rested.
+    unused: u32,
+    free: Vec<u32>,
+    resting: VecDeque<(Time, u32)>,
+    promoted: usize,
+    four: Vec<Place>,
+    six: Vec<Place>,
+    orders: Vec<Order>,
+    next_read: Time,
+    /// The slot that the next reading begins with.
+    cursor: u32,
+    given_up: u32,
+    /// What slots were given up for in this reading and the last one: a flow that is less busy gets
+    /// none of them.
+    bars: [u32; 2],
+    /// For the choice of samples.
+    draw: u64,
+    draining: bool,
+    adoption: Adoption,
+}
+
+fn code(slot: Slot) -> u32 {
+    match slot {
+        Slot::Four(slot) => slot,
+        Slot::Six(slot) => slot | SIX,
+    }
+}
+
+fn decode(code: u32) -> Slot {
+    if code & SIX == 0 { Slot::Four(code) } else { Slot::Six(code & !SIX) }
+}
+
+impl DriverCache {
+    /// For tables with so many slots.
+    pub(crate) fn new(config: &ShardConfig, four: usize, six: usize) -> DriverCache {
+        let slots = config.driver_entries_max;
+        let places = |count| if slots > 0 { vec![NOWHERE; count] } else { Vec::new() };
+        DriverCache {
+            shard: config.shard,
+            drives: Drives::default(),
+            held: vec![EMPTY; slots],
+            unused: 0,
+            free: Vec::new(),
+            resting: VecDeque::new(),
+            promoted: 0,
+            four: places(four),
+            six: places(six),
+            orders: Vec::new(),
+            next_read: Time::MAX,
+            cursor: 0,
+            given_up: 0,
+            bars: [0; 2],
+            draw: Seed::from_word(config.seed).0[0],
+            draining: false,
+            adoption: Adoption::default(),
+        }
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_on(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Flows that the driver has.
+    pub fn len(&self) -> usize {
+        self.promoted
+    }
+
+    /// Whether the driver has none.
+    pub fn is_empty(&self) -> bool {
+        self.promoted == 0
+    }
+
+    /// When the driver's counters are to be taken next.
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        let busy = self.promoted > 0 || !self.resting.is_empty() || self.draining;
+        (self.is_on() && busy).then_some(self.next_read)
+    }
+
+    fn place(&mut self, slot: Slot) -> &mut Place {
+        match slot {
+            Slot::Four(slot) => &mut self.four[slot as usize],
+            Slot::Six(slot) => &mut self.six[slot as usize],
+        }
+    }
+
+    /// Since when the driver has had the entry in `slot`, as a stamp.
+    pub(crate) fn since(&self, slot: Slot) -> Option<u32> {
+        let place = match slot {
+            Slot::Four(slot) => self.four.get(slot as usize),
+            Slot::Six(slot) => self.six.get(slot as usize),
+        };
+        self.held.get(place?.slot as usize).map(|held| held.since)
+    }
+
+    /// A new entry lies in `slot`, which holds nothing that was promoted.
+    pub(crate) fn begin(&mut self, slot: Slot, idle_ms: u32, now: Time) {
+        if self.is_on() {
+            *self.place(slot) = Place { idle_ms, reported: stamp(now), ..NOWHERE };
+        }
+    }
+
+    fn take_slot(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let slot = self.unused;
+            (slot < self.held.len() as u32).then(|| {
+                self.unused += 1;
+                slot
+            })
+        })
+    }
+
+    /// Notes that the driver has an entry, and sees to its counters.
+    fn hold(&mut self, slot: u32, held: Held, now: Time) {
+        self.place(decode(held.entry)).slot = slot;
+        self.held[slot as usize] = held;
+        self.promoted += 1;
+        self.next_read = self.next_read.min(now.plus_ms(READ_MS / READS));
+    }
+
+    fn let_go(&mut self, slot: u32, now: Time) -> Option<Slot> {
+        let held = std::mem::replace(self.held.get_mut(slot as usize)?, EMPTY);
+        if held.entry == NOBODY {
+            return None;
+        }
+        let entry = decode(held.entry);
+        self.place(entry).slot = NOT_PROMOTED;
+        self.promoted -= 1;
+        self.rest(slot, now);
+        Some(entry)
+    }
+
+    fn rest(&mut self, slot: u32, now: Time) {
+        self.resting.push_back((now.plus_ms(REST_MS), slot));
+        self.next_read = self.next_read.min(now.plus_ms(READ_MS / READS));
+    }
+
+    fn next_draw(&mut self) -> usize {
+        // SplitMix64.
+        self.draw = self.draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        Seed::from_word(self.draw).0[1] as usize
+    }
+
+    /// The least busy of some flows, if it has less than half of so many packets.
+    fn least_busy(&mut self, per_second: u32) -> Option<u32> {
+        let slots = self.held.len();
+        if self.given_up >= (slots as u32 / CHURN).max(1) {
+            return None;
+        }
+        let drawn: [usize; SAMPLES] = std::array::from_fn(|_| self.next_draw() % slots);
+        let held = drawn.into_iter().filter(|&slot| self.held[slot].entry != NOBODY);
+        let least = held.min_by_key(|&slot| self.held[slot].per_second)?;
+        (self.held[least].per_second < per_second / 2).then_some(least as u32)
+    }
+
+    fn terms<F: Form>(&self, form: &F, slot: u32, next_hop: u32) -> Terms {
+        let state = form.state();
+        Terms {
+            word: word_index(self.shard, state.requirement),
+            generation: state.generation,
+            next_hop,
+            slot: self.base() + slot,
+            idle_ms: 0,
+            flags: state.flags & DRIVEN,
+            dscp: form.dscp(),
+            zero: [0; 2],
+        }
+    }
+
+    /// The first of this shard's slots among those of all shards.
+    fn base(&self) -> u32 {
+        u32::from(self.shard.0) * self.held.len() as u32
+    }
+}
+
+/// Packets a second, of so many since `before`.
+fn per_second(packets: u32, before: u32, now: u32) -> u32 {
+    let elapsed = u64::from(now.wrapping_sub(before)).max(1);
+    // Stamps are of 2^20 ns, so there are about 954 in a second.
+    u32::try_from(u64::from(packets) * 954 / elapsed).unwrap_or(u32::MAX)
+}
+
+impl Shard {
+    /// What the caller is to carry out in the driver now, in order; it leaves this empty.
+    pub fn driver_orders(&mut self) -> &mut Vec<Order> {
+        self.mirror();
+        &mut self.driver.orders
+    }
+
+    /// Brings what has changed of words and next hops into the orders. Behind removals and before
+    /// nothing: each order is right by itself.
+    fn mirror(&mut self) {
+        if !self.driver.is_on() {
+            return;
+        }
+        let orders = &mut self.driver.orders;
+        for requirement in self.words.take_changed() {
+            orders.push(Order::Word { requirement, word: self.words.word(requirement) });
+        }
+        for change in self.router.take_changes() {
+            orders.push(match change {
+                RowChange::Row(number) => match self.router.hop(number) {
+                    Some(&hop) if is_way(&hop, self.driver.drives) => Order::Hop { number, hop },
+                    _ => Order::DropHops { first: number, count: 1 },
+                },
+                RowChange::Gone { first, count } => Order::DropHops { first, count },
+            });
+        }
+    }
+
+    /// Hears what came of orders.
+    pub fn handle_driver(&mut self, said: Said, now: Time) {
+        match said {
+            Said::Refused { slot } => {
+                self.counters.driver_refused += 1;
+                self.driver.let_go(slot, now);
+            }
+            Said::Removed { flow, counted } => self.report_removed(&flow, &counted, now),
+            Said::Read { first, count, counted } => self.take_reading(first, count, &counted, now),
+        }
+        self.refresh_gauges();
+    }
+
+    /// Which ports the driver can use has changed.
+    pub(crate) fn set_drives(&mut self, drives: Drives) {
+        if self.driver.drives != drives {
+            self.driver.drives = drives;
+            self.router.say_all();
+        }
+    }
+
+    /// All flows are to come back: the program goes.
+    pub(crate) fn drain_driver(&mut self, now: Time) {
+        self.driver.draining = true;
+        self.drain_some(now);
+        self.driver.next_read = now.plus_ms(READ_MS / READS);
+    }
+
+    /// Looks at an entry that is being reported: `packets` since it was reported last.
+    pub(crate) fn consider<F: Form>(&mut self, slot: u32, packets: u32, tcp_flags: u8, now: Time) {
+        let stamp = stamp(now);
+        let place = self.driver.place(F::slot(slot));
+        let busy = per_second(packets, place.reported, stamp);
+        place.passed |= packets > 0;
+        place.reported = stamp;
+        if place.slot != NOT_PROMOTED {
+            return self.review::<F>(slot, packets, now);
+        }
+        if place.shunned > 0 {
+            place.shunned -= 1;
+            return;
+        }
+        let idle_ms = place.idle_ms;
+        if idle_ms >= IDLE_MS_MIN && packets > 0 && !self.driver.draining {
+            self.promote::<F>(slot, idle_ms, tcp_flags, busy, now);
+        }
+    }
+
+    /// A flow that the driver has: whether its terms still hold, and whether its packets come here
+    /// nevertheless.
+    fn review<F: Form>(&mut self, slot: u32, packets: u32, now: Time) {
+        let form = *F::table(&self.tables).entry(slot);
+        let state = form.state();
+        let number = self.driver.place(F::slot(slot)).slot;
+        let held = &mut self.driver.held[number as usize];
+        held.seen = held.seen.saturating_add(packets.saturating_sub(held.added));
+        held.added = 0;
+        let (next_hop, generation) = (held.next_hop, held.generation);
+        if state.next_hop != next_hop || state.generation != generation {
+            self.change_terms::<F>(slot, &form, now);
+        }
+    }
+
+    /// Says anew on which terms the driver has an entry.
+    fn change_terms<F: Form>(&mut self, slot: u32, form: &F, now: Time) {
+        let state = form.state();
+        let Place { slot: number, idle_ms, .. } = *self.driver.place(F::slot(slot));
+        if !self.is_plain(form) {
+            return self.demote::<F>(slot, form, 0, now);
+        }
+        let held = &mut self.driver.held[number as usize];
+        (held.next_hop, held.generation) = (state.next_hop, state.generation);
+        let terms = Terms { idle_ms, ..self.driver.terms(form, number, state.next_hop) };
+        let entry = form.driver_entry(terms);
+        self.driver.orders.push(Order::Change { entry, slot: number });
+    }
+
+    /// Whether the driver's maps hold all that is done with packets of an entry that counts, and
+    /// both of its ports can.
+    fn is_plain<F: Form>(&self, form: &F) -> bool {
+        let state = form.state();
+        let protocol = Protocol(form.protocol());
+        matches!(protocol, Protocol::TCP | Protocol::UDP)
+            && state.flags & (flag::NEGATIVE | flag::SIDE_TABLE) == 0
+            && self.words.standing(state.requirement, state.generation) == Standing::Valid
+            && self.router.hop(state.next_hop).is_some_and(|hop| is_way(hop, self.driver.drives))
+            && self
+                .router
+                .attachment(NetworkId(form.network()))
+                .is_some_and(|port| Drives::has(self.driver.drives.ingress, port))
+    }
+
+    fn promote<F: Form>(&mut self, slot: u32, idle_ms: u32, tcp_flags: u8, busy: u32, now: Time) {
+        let form = *F::table(&self.tables).entry(slot);
+        if tcp_flags & NOTABLE != 0 || !self.is_plain(&form) {
+            return;
+        }
+        let Some(answered) = self.answered_by(&form) else { return };
+        if self.driver.bars.iter().any(|&bar| busy < bar) {
+            return;
+        }
+        let Some(number) = self.driver.take_slot() else {
+            if let Some(least) = self.driver.least_busy(busy) {
+                self.driver.given_up += 1;
+                let bar = &mut self.driver.bars[0];
+                *bar = if *bar == 0 { busy / 2 } else { (*bar).min(busy / 2) };
+                self.counters.driver_gave_way += 1;
+                self.demote_slot(least, 0, now);
+            }
+            return;
+        };
+        let state = form.state();
+        let terms = Terms { idle_ms, ..self.driver.terms(&form, number, state.next_hop) };
+        let entry = form.driver_entry(terms);
+        let held = Held {
+            entry: code(F::slot(slot)),
+            next_hop: state.next_hop,
+            generation: state.generation,
+            per_second: busy,
+            since: stamp(now),
+            ..EMPTY
+        };
+        self.driver.hold(number, held, now);
+        self.counters.driver_promoted += 1;
+        let only_with = match answered {
+            Answered::Here => None,
+            Answered::Where(flow) => Some(flow),
+        };
+        self.driver.orders.push(Order::Insert { entry, slot: number, only_with });
+    }
+
+    /// Whether packets of the other direction have passed. None when they have not.
+    fn answered_by<F: Form>(&mut self, form: &F) -> Option<Answered> {
+        let state = form.state();
+        if state.flags & flag::REVERSE != 0 {
+            // A packet of this direction is the answer.
+            return Some(Answered::Here);
+        }
+        let (source, destination) = form.translated();
+        let back = FlowKey {
+            network: NetworkId(state.side),
+            protocol: Protocol(form.protocol()),
+            source: destination.ip(),
+            source_port: destination.port(),
+            destination: source.ip(),
+            destination_port: source.port(),
+        };
+        if let Some(slot) = self.find::<F>(&back) {
+            return self.driver.place(F::slot(slot)).passed.then_some(Answered::Here);
+        }
+        // It comes to another shard, which promotes it without asking.
+        let bare = F::bare(&back, 0).filter(|_| !self.config.both_directions)?;
+        Some(Answered::Where(bare.driver_entry(bytemuck::Zeroable::zeroed()).flow()))
+    }
+
+    /// Takes what a part of the slots has counted into their entries.
+    fn take_reading(&mut self, first: u32, count: u32, counted: &[Counted], now: Time) {
+        /// Entries ahead that memory is asked for.
+        const AHEAD: usize = 8;
+        let mut next = 0;
+        for slot in first..(first + count).min(self.driver.unused) {
+            let found = counted.get(next).filter(|counted| counted.slot == slot).copied();
+            if found.is_some() {
+                next += 1;
+                self.ask_for(counted.get(next + AHEAD));
+            }
+            let held = &mut self.driver.held[slot as usize];
+            if held.entry == NOBODY {
+                continue;
+            }
+            let packets = found.map_or(0, |counted| counted.packets);
+            if std::mem::replace(&mut held.settled, true) {
+                held.per_second = u32::try_from(packets * 1_000 / READ_MS).unwrap_or(u32::MAX);
+            }
+            let seen = std::mem::take(&mut held.seen);
+            let again = |is_so, before: u8| if is_so { before.saturating_add(1) } else { 0 };
+            held.silent = again(packets == 0 && seen == 0, held.silent);
+            held.barren = again(packets == 0 && seen > 0, held.barren);
+            let (silent, barren) = (held.silent, held.barren);
+            match found {
+                Some(counted) => self.add_counted(slot, &counted, now),
+                None if barren >= BARREN_READS => self.demote_slot(slot, SHUNNED_REPORTS, now),
+                None if silent >= SILENT_READS => self.demote_slot(slot, 0, now),
+                None => {}
+            }
+        }
+    }
+
+    fn ask_for(&self, counted: Option<&Counted>) {
+        let Some(held) = counted.and_then(|it| self.driver.held.get(it.slot as usize)) else {
+            return;
+        };
+        match decode(held.entry) {
+            _ if held.entry == NOBODY => {}
+            Slot::Four(slot) => prefetch(self.tables.four.entry(slot)),
+            Slot::Six(slot) => prefetch(self.tables.six.entry(slot)),
+        }
+    }
+
+    fn add_counted(&mut self, slot: u32, counted: &Counted, now: Time) {
+        let held = &mut self.driver.held[slot as usize];
+        let packets = u32::try_from(counted.packets).unwrap_or(u32::MAX);
+        held.added = held.added.saturating_add(packets);
+        let seen = stamp(Time(now.0.saturating_sub(counted.age_ns)));
+        self.counters.driver_packets += counted.packets;
+        match decode(held.entry) {
+            Slot::Four(slot) => self.add_to::<FastForm4>(slot, counted, seen, now),
+            Slot::Six(slot) => self.add_to::<FastForm6>(slot, counted, seen, now),
+        }
+    }
+
+    fn add_to<F: Form>(&mut self, slot: u32, counted: &Counted, seen: u32, now: Time) {
+        let entry = F::table_mut(&mut self.tables).entry_mut(slot);
+        let flags = tcp_flags(entry.protocol());
+        entry.add(counted.packets, counted.bytes, flags, seen);
+        self.note_activity::<F>(flags, slot, now);
+    }
+
+    /// What a flow had counted when it was taken out is said at once: its entry may be gone.
+    fn report_removed(&mut self, flow: &Flow, counted: &Counted, now: Time) {
+        self.counters.driver_packets += counted.packets;
+        if counted.packets == 0 {
+            return;
+        }
+        let key = flow.key();
+        let seen = stamp(Time(now.0.saturating_sub(counted.age_ns)));
+        let report = ActivityReport {
+            key,
+            packets: u32::try_from(counted.packets).unwrap_or(u32::MAX),
+            bytes: counted.bytes,
+            tcp_flags: tcp_flags(key.protocol.0),
+            last_seen: time_of(seen, now),
+        };
+        match self.outbox.report(report) {
+            true => self.counters.reports += 1,
+            false => self.counters.reports_lost += 1,
+        }
+    }
+
+    /// An entry goes, or another one takes its place: the driver's goes first.
+    pub(crate) fn forget_driven<F: Form>(&mut self, slot: u32, form: &F, now: Time) {
+        if self.driver.is_on() && self.driver.place(F::slot(slot)).slot != NOT_PROMOTED {
+            self.demote(slot, form, 0, now);
+        }
+    }
+
+    fn demote_slot(&mut self, number: u32, shunned: u16, now: Time) {
+        match decode(self.driver.held[number as usize].entry) {
+            Slot::Four(slot) => {
+                let form = *self.tables.four.entry(slot);
+                self.demote::<FastForm4>(slot, &form, shunned, now);
+            }
+            Slot::Six(slot) => {
+                let form = *self.tables.six.entry(slot);
+                self.demote::<FastForm6>(slot, &form, shunned, now);
+            }
+        }
+    }
+
+    /// Takes an entry out of the driver; its shard's own stays.
+    fn demote<F: Form>(&mut self, slot: u32, form: &F, shunned: u16, now: Time) {
+        let number = self.driver.place(F::slot(slot)).slot;
+        self.driver.let_go(number, now);
+        self.driver.place(F::slot(slot)).shunned = shunned;
+        self.counters.driver_demoted += 1;
+        let flow = form.driver_entry(bytemuck::Zeroable::zeroed()).flow();
+        self.driver.orders.push(Order::Remove { flow, slot: number });
+    }
+
+    /// What is due of the driver's cache.
+    pub(crate) fn drive_on(&mut self, now: Time) {
+        if !self.driver.is_on() || now < self.driver.next_read {
+            return;
+        }
+        let driver = &mut self.driver;
+        while driver.resting.front().is_some_and(|(until, _)| *until <= now) {
+            driver.free.extend(driver.resting.pop_front().map(|(_, slot)| slot));
+        }
+        let part = (driver.held.len() as u64).div_ceil(READS) as u32;
+        // A round takes READ_MS however few slots are in use.
+        if driver.cursor >= driver.held.len() as u32 {
+            (driver.cursor, driver.given_up) = (0, 0);
+            driver.bars = [0, driver.bars[0]];
+        }
+        let count = part.min(driver.unused.saturating_sub(driver.cursor));
+        // What was left is counted once somebody knows whose it is.
+        if count > 0 && driver.adoption.len() == 0 {
+            driver.orders.push(Order::Read { first: driver.cursor, count });
+        }
+        driver.cursor += part;
+        driver.next_read = now.plus_ms(READ_MS / READS);
+        if driver.draining {
+            self.drain_some(now);
+        }
+    }
+
+    /// As many as reports have room for.
+    fn drain_some(&mut self, now: Time) {
+        let slots = 0..self.driver.unused;
+        let room = self.outbox.reports_room();
+        let held = |slot: &u32| self.driver.held[*slot as usize].entry != NOBODY;
+        let leaving: Vec<u32> = slots.filter(held).take(room).collect();
+        for slot in leaving {
+            self.demote_slot(slot, 0, now);
+        }
+    }
+}
+
+/// How it is known that a flow was answered.
+enum Answered {
+    Here,
+    /// It was when this is in the driver.
+    Where(Flow),
+}
+
+/// Whether the driver can send frames there.
+fn is_way(hop: &Hop, drives: Drives) -> bool {
+    hop.resolved && Drives::has(drives.egress, hop.port)
+}
+
+/// What the driver lets pass says no more than this of a connection.
+fn tcp_flags(protocol: u8) -> u8 {
+    if Protocol(protocol) == Protocol::TCP { tcp::flag::ACK } else { 0 }
+}

@@ -1,0 +1,110 @@
+//! What a shard has done in the driver's cache, and what it hears of it.
+
+use super::entry::{Entry, Flow};
+use crate::route::Hop;
+
+/// A change of the driver's cache, or a look at it. Slots are counted within the shard's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Take a flow in. Its counters are zero then, and its silence begins.
+    Insert {
+        /// What and how.
+        entry: Entry,
+        /// Its slot.
+        slot: u32,
+        /// Only if this one is in already: a direction that another shard has promoted.
+        only_with: Option<Flow>,
+    },
+    /// The same flow in the same slot, on other terms. Its counters go on.
+    Change {
+        /// What and how.
+        entry: Entry,
+        /// Its slot.
+        slot: u32,
+    },
+    /// Take a flow out; answered by [`Said::Removed`].
+    Remove {
+        /// Which.
+        flow: Flow,
+        /// Its slot.
+        slot: u32,
+    },
+    /// Take what so many slots have counted; answered by [`Said::Read`].
+    Read {
+        /// The first of them.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
+    /// A requirement has another generation word.
+    Word {
+        /// Its number.
+        requirement: u16,
+        /// The word.
+        word: u32,
+    },
+    /// A row of next hops.
+    Hop {
+        /// Its number.
+        number: u32,
+        /// The row.
+        hop: Hop,
+    },
+    /// Rows that no longer count.
+    DropHops {
+        /// Number of the first.
+        first: u32,
+        /// How many, in the order of their numbers.
+        count: u32,
+    },
+}
+
+/// What a slot has counted since it was last taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Which.
+    pub slot: u32,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets.
+    pub bytes: u64,
+    /// How long ago the last packet came, in nanoseconds.
+    pub age_ns: u64,
+}
+
+/// What came of orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A flow was not taken in.
+    Refused {
+        /// The slot that was meant for it.
+        slot: u32,
+    },
+    /// A flow was taken out.
+    Removed {
+        /// Which.
+        flow: Flow,
+        /// What it had counted.
+        counted: Counted,
+    },
+    /// What slots have counted: those with packets, in order.
+    Read {
+        /// The first slot that was looked at.
+        first: u32,
+        /// How many were.
+        count: u32,
+        /// Those with packets.
+        counted: Vec<Counted>,
+    },
+}
+
+/// What an earlier process left in the driver for one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Its flows. Their slots are those of [`Terms::slot`](super::Terms::slot).
+    pub entries: Vec<Entry>,
+    /// The generation word of each requirement, by number; empty stands for zeros.
+    pub words: Vec<u32>,
+    /// The highest number of a row of next hops.
+    pub hops: u32,
+}

@@ -1,0 +1,110 @@
+//! The driver's program and its maps without a port: the kernel runs it on frames that are handed
+//! in. For tests, and for measuring how long readings take.
+
+use super::drive::{Drive, DriveSize, DriverSide};
+use super::error::{AfXdpError, Bpf as _};
+use crate::driver_cache::{Order, Said};
+use aya::programs::{TestRun as _, TestRunOptions};
+use std::path::Path;
+
+/// Index of the loopback interface, which frames that are handed in seem to come from.
+const LOOPBACK: u32 = 1;
+/// Bytes of a frame, and what is left beside it: a page holds no more (linux/net/bpf/test_run.c).
+const FRAME_BYTES_MAX: usize = 3_520;
+
+// enum xdp_action of linux/bpf.h.
+const XDP_DROP: u32 = 1;
+const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
+
+/// What the program did with a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driven {
+    /// It left it alone, unchanged.
+    Left,
+    /// It sent it back by the port that it came from.
+    Back(Vec<u8>),
+    /// It sent it by another one.
+    On(Vec<u8>),
+}
+
+/// See the module.
+pub struct Rehearsal {
+    drive: Drive,
+    side: DriverSide,
+}
+
+impl Rehearsal {
+    /// A program with room for so many directions of shard 0. Its maps are pinned under `root`, if
+    /// there is one, and those that are there are taken over.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn new(entries_max: u32, root: Option<&Path>) -> Result<Rehearsal, AfXdpError> {
+        let size = DriveSize { shards: 1, entries_max };
+        let mut drive = Drive::load(root, size, &[("lo".to_owned(), LOOPBACK)], true)?;
+        if let Some(root) = root {
+            drive.pin(root)?;
+        }
+        for index in 0..2 {
+            drive.set_egress(index, LOOPBACK)?;
+        }
+        let (side, _) = drive.side(0)?;
+        Ok(Rehearsal { drive, side })
+    }
+
+    /// What is in the maps.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn leftovers(&mut self) -> Result<crate::driver_cache::Leftovers, AfXdpError> {
+        Ok(self.drive.side(0)?.1)
+    }
+
+    /// Carries out a shard's orders.
+    pub fn carry_out(&mut self, orders: &mut Vec<Order>, said: &mut Vec<Said>) {
+        self.side.carry_out(orders, said);
+    }
+
+    /// Counts of frames, by name.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn tallies(&self) -> Result<Vec<(&'static str, u64)>, AfXdpError> {
+        Ok(self.drive.tallies()?.into_iter().map(|(tally, count)| (tally.name(), count)).collect())
+    }
+
+    /// Runs the program on a frame that comes in at port number `index` with this hardware address
+    /// and network.
+    ///
+    /// # Errors
+    /// The kernel does not run it.
+    ///
+    /// # Panics
+    /// It changed a frame that it left alone, or did something else with it.
+    pub fn run(
+        &mut self,
+        (index, mac, network): (u8, [u8; 6], u32),
+        frame: &[u8],
+    ) -> Result<Driven, AfXdpError> {
+        self.drive.set_port(index, LOOPBACK, mac, Some(network), true)?;
+        let mut out = vec![0; FRAME_BYTES_MAX];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        };
+        let ran = self.drive.program()?.test_run(options).bpf(|| "run the program".to_owned())?;
+        out.truncate(ran.data_size_out as usize);
+        match ran.return_value {
+            // There is no steering program that it could go on with.
+            XDP_DROP => {
+                assert_eq!(out, frame, "left alone, and changed");
+                Ok(Driven::Left)
+            }
+            XDP_TX => Ok(Driven::Back(out)),
+            XDP_REDIRECT => Ok(Driven::On(out)),
+            other => panic!("action {other}"),
+        }
+    }
+}
