@@ -151,8 +151,8 @@ pub struct DriverCache {
     six: Vec<Place>,
     orders: Vec<Order>,
     next_read: Time,
-    /// The slot that the next reading begins with.
-    cursor: u32,
+    /// The part of the slots that is read next, of [`READS`].
+    part: u64,
     given_up: u32,
     /// What slots were given up for in this reading and the last one: a flow that is less busy gets
     /// none of them.
@@ -191,7 +191,7 @@ impl DriverCache {
             six: places(six),
             orders: Vec::new(),
             next_read: Time::MAX,
-            cursor: 0,
+            part: 0,
             given_up: 0,
             bars: [0; 2],
             draw: Seed::from_word(config.seed).0[0],
@@ -630,18 +630,19 @@ impl Shard {
         while driver.resting.front().is_some_and(|(until, _)| *until <= now) {
             driver.free.extend(driver.resting.pop_front().map(|(_, slot)| slot));
         }
-        let part = (driver.held.len() as u64).div_ceil(READS) as u32;
         // A round takes READ_MS however few slots are in use.
-        if driver.cursor >= driver.held.len() as u32 {
-            (driver.cursor, driver.given_up) = (0, 0);
+        let slots = driver.held.len() as u64;
+        let bound = |part: u64| ((slots * part / READS) as u32).min(driver.unused);
+        let (first, end) = (bound(driver.part), bound(driver.part + 1));
+        // What was left is counted once somebody knows whose it is.
+        if end > first && driver.adoption.len() == 0 {
+            driver.orders.push(Order::Read { first, count: end - first });
+        }
+        driver.part = (driver.part + 1) % READS;
+        if driver.part == 0 {
+            driver.given_up = 0;
             driver.bars = [0, driver.bars[0]];
         }
-        let count = part.min(driver.unused.saturating_sub(driver.cursor));
-        // What was left is counted once somebody knows whose it is.
-        if count > 0 && driver.adoption.len() == 0 {
-            driver.orders.push(Order::Read { first: driver.cursor, count });
-        }
-        driver.cursor += part;
         driver.next_read = now.plus_ms(READ_MS / READS);
         if driver.draining {
             self.drain_some(now);
