@@ -6,8 +6,9 @@
 //! 192.168.10.0/24, fd00:10::/64     10.20.0.0/24, fd00:20::/64 └─ router ──(MTU 1400)── server-3
 //!                                                               10.20.3.0/24, fd00:20:3::/64
 //! ```
-//! Every end has the MTU 1500 and the offloads that a veth has by itself, as containers do;
-//! `client-2` alone has its checksum offload off, so both kinds of frames meet Penstock.
+//! Every end has the MTU 1500 and the offloads that a veth has by itself, as containers do; only
+//! `client-2` and `server-1` have their checksum offload off, so both kinds of frames meet Penstock.
+//! The switches' ends of the node's ports have GRO, so that the driver can send there.
 
 use super::error::Error;
 use super::namespace::{Namespace, command};
@@ -92,6 +93,9 @@ pub(crate) fn build(site: &Site) -> Result<(), Error> {
     }
     plug(site, "left-switch", "node", "left")?;
     plug(site, "right-switch", "node", "right")?;
+    for name in ["left-switch", "right-switch"] {
+        command(site.namespace(name).command("ethtool").args(["-K", "node", "gro", "on"]))?;
+    }
     let node = site.namespace("node");
     address(&node, "left", &NODE_LEFT)?;
     address(&node, "right", &NODE_RIGHT)?;
@@ -111,6 +115,7 @@ pub(crate) fn build(site: &Site) -> Result<(), Error> {
         address(&site.namespace(server.name), "eth0", server)?;
         default_route(&site.namespace(server.name), &NODE_RIGHT, "")?;
     }
+    command(site.namespace("server-1").command("ethtool").args(["-K", "eth0", "tx", "off"]))?;
     more_addresses(site)?;
     behind_router(site)
 }

@@ -565,6 +565,7 @@ fn load_drive(
     for (index, port) in (0..).zip(ports) {
         drive.set_steer(index, program(&mut port.maps.object, NAME)?)?;
         drive.set_egress(index, port.port.interface)?;
+        drive.set_port(index, port.port.interface, port.port.mac, None, false)?;
     }
     Ok(drive)
 }

@@ -25,6 +25,9 @@ struct Counted {
 fn counted(scene: &Scene) -> Result<Counted, Error> {
     let status = scene.node.status()?;
     let mut counted = Counted { flows: status.flows_opened, ..Counted::default() };
+    // What stays in the driver reaches no shard.
+    let driven = status.driver.frames.iter().filter(|(name, _)| name == "hit");
+    counted.hits += driven.map(|(_, count)| count).sum::<u64>();
     for shard in &status.shards {
         let named = |wanted: &str| -> u64 {
             shard.counters.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value).sum()
