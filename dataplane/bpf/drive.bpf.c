@@ -41,14 +41,13 @@
 // Whose frame it is not: the port's steering program's. No action of XDP has this number.
 #define LEFT_ALONE (-1)
 
-// A port by its interface's index.
+// A port, by its place among the interfaces.
 struct port {
     __u32 network;
     __u8 mac[ETH_ALEN];
-    // Its place in `egress` and `steer`.
-    __u8 index;
     // Whether frames that come in here may be driven.
     __u8 drives;
+    __u8 zero;
 };
 
 // A flow's key with ports and addresses as they stand in the packet.
@@ -89,6 +88,8 @@ struct entry4 {
     __be32 source;
     __be32 destination;
     __be32 ports;
+    // The kernel's own part, the key and this are two cache lines.
+    __u8 padding[20];
 };
 
 struct entry6 {
@@ -96,6 +97,7 @@ struct entry6 {
     __be32 source[4];
     __be32 destination[4];
     __be32 ports;
+    __u8 padding[36];
 };
 
 // What passed since it was last taken. `last_seen` is of the coarse monotonic clock, in ns.
@@ -122,8 +124,11 @@ struct hop {
 enum tally { HIT, UNKNOWN, OUTDATED, IDLE, NO_HOP, TOO_BIG, PARTIAL, SPECIAL, TALLIES };
 
 // The default sizes here are overridden at load.
+// Set by the loader: the interfaces of the ports, in order; 0 stands for none.
+const volatile __u32 interfaces[PORTS_MAX] = {};
+
 struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, PORTS_MAX);
     __type(key, __u32);
     __type(value, struct port);
@@ -339,7 +344,7 @@ static __always_inline int check_terms(const struct terms *terms, __u64 now,
     return 0;
 }
 
-static __always_inline int depart(struct xdp_md *context, const struct hop *hop, __u8 ingress,
+static __always_inline int depart(struct xdp_md *context, const struct hop *hop, __u32 ingress,
                                   struct counts *counted, __u32 ip_bytes, __u64 now)
 {
     void *data = (void *)(long)context->data;
@@ -386,7 +391,7 @@ static __always_inline void rewrite_header4(struct iphdr *ip, const struct terms
     ip->check = corrected(ip->check, sum);
 }
 
-static __always_inline int drive4(struct xdp_md *context, const struct port *port)
+static __always_inline int drive4(struct xdp_md *context, const struct port *port, __u32 index)
 {
     const void *end = (const void *)(long)context->data_end;
     struct iphdr *ip = (void *)(long)context->data + ETH_HLEN;
@@ -427,7 +432,7 @@ static __always_inline int drive4(struct xdp_md *context, const struct port *por
     __u64 changed = replace(addresses, &entry->source, 2);
     rewrite_header4(ip, &entry->terms, changed);
     translate(&upper, entry->ports, changed);
-    return depart(context, &hop, port->index, counted, upper.ip_bytes, now);
+    return depart(context, &hop, index, counted, upper.ip_bytes, now);
 }
 
 // Whether the source can be a single host: no group, not ::, not ::1.
@@ -451,7 +456,7 @@ static __always_inline void rewrite_header6(struct ipv6hdr *ip, const struct ter
     }
 }
 
-static __always_inline int drive6(struct xdp_md *context, const struct port *port)
+static __always_inline int drive6(struct xdp_md *context, const struct port *port, __u32 index)
 {
     const void *end = (const void *)(long)context->data_end;
     struct ipv6hdr *ip = (void *)(long)context->data + ETH_HLEN;
@@ -489,7 +494,7 @@ static __always_inline int drive6(struct xdp_md *context, const struct port *por
         return left(TOO_BIG);
     rewrite_header6(ip, &entry->terms);
     translate(&upper, entry->ports, replace(addresses, entry->source, 8));
-    return depart(context, &hop, port->index, counted, upper.ip_bytes, now);
+    return depart(context, &hop, index, counted, upper.ip_bytes, now);
 }
 
 static __always_inline bool is_for(const struct ethhdr *ethernet, const struct port *port)
@@ -499,27 +504,39 @@ static __always_inline bool is_for(const struct ethhdr *ethernet, const struct p
     return to[0] == mac[0] && to[1] == mac[1] && to[2] == mac[2];
 }
 
+// The place of an interface among the ports, PORTS_MAX when it is none of them.
+static __always_inline __u32 place_of(__u32 interface)
+{
+    __u32 index;
+
+    for (index = 0; index < PORTS_MAX; index++) {
+        if (interfaces[index] == interface)
+            break;
+    }
+    return index;
+}
+
 SEC("xdp")
 int penstock_drive(struct xdp_md *context)
 {
     const void *end = (const void *)(long)context->data_end;
     const struct ethhdr *ethernet = (const void *)(long)context->data;
-    __u32 interface = context->ingress_ifindex;
-    const struct port *port = bpf_map_lookup_elem(&ports, &interface);
+    __u32 index = place_of(context->ingress_ifindex);
+    const struct port *port = bpf_map_lookup_elem(&ports, &index);
     int action = LEFT_ALONE;
 
-    // What is attached to a port that the process does not know is taken off soon.
+    // A port that was moved to where nobody made it one.
     if (!port)
         return XDP_PASS;
     if (port->drives && (const void *)(ethernet + 1) <= end && is_for(ethernet, port)) {
         if (ethernet->h_proto == bpf_htons(ETH_P_IP))
-            action = drive4(context, port);
+            action = drive4(context, port, index);
         else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
-            action = drive6(context, port);
+            action = drive6(context, port, index);
     }
     if (action != LEFT_ALONE)
         return action;
-    bpf_tail_call(context, &steer, port->index);
+    bpf_tail_call(context, &steer, index);
     // Every port has its program before this one is attached.
     return XDP_DROP;
 }

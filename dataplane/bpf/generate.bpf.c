@@ -4,7 +4,7 @@
 // of its frames as their receiver left them, so every header of every frame is written anew. Frames
 // are redirected to the first entry of `leave`.
 //
-// `penstock_sink` counts what comes in, checks it and drops it.
+// `penstock_sink` counts what comes in, checks it and drops it. `penstock_reflect` sends it back.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -42,7 +42,8 @@ struct order {
     __u32 vary_destination;
     // UDP if not 0, else TCP.
     __u32 is_udp;
-    __u32 zero;
+    // Unless 0: every so many packets one is of a flow that there was not before.
+    __u32 fresh_every;
 };
 
 struct {
@@ -74,6 +75,8 @@ struct counts {
     __u64 bad_network_checksum;
     __u64 bad_transport_checksum;
     __u64 transport_checked;
+    // Packets whose number had come before.
+    __u64 again;
 };
 
 struct {
@@ -90,7 +93,15 @@ struct {
     __type(value, __u64);
 } latencies SEC(".maps");
 
-// Set by the loader: whether packets carry a time stamp behind their UDP header.
+// Which numbers of packets have come, a bit each, and how often one came again.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 65536);
+    __type(key, __u32);
+    __type(value, __u64);
+} arrived SEC(".maps");
+
+// Set by the loader: whether packets carry a time stamp and their number behind their UDP header.
 const volatile __u32 stamped = 0;
 
 static __always_inline __u16 fold(__u32 sum)
@@ -142,7 +153,7 @@ int penstock_generate(struct xdp_md *context)
     void *end = (void *)(long)context->data_end;
     const struct order *order;
     __u64 *next;
-    __u32 key = 0;
+    __u32 key = 0, flow;
     __u64 number;
 
     order = bpf_map_lookup_elem(&orders, &key);
@@ -151,10 +162,12 @@ int penstock_generate(struct xdp_md *context)
         return XDP_DROP;
     number = *next;
     *next = number + 1;
+    flow = number * order->stride % order->flows;
+    if (order->fresh_every && number % order->fresh_every == 0)
+        flow = order->flows + number / order->fresh_every;
     __builtin_memcpy(data, order->headers, HEADERS_BYTES);
     write_headers(data + sizeof(struct ethhdr),
-                  data + sizeof(struct ethhdr) + sizeof(struct iphdr), order,
-                  number * order->stride % order->flows);
+                  data + sizeof(struct ethhdr) + sizeof(struct iphdr), order, flow);
     return bpf_redirect_map(&leave, 0, XDP_DROP);
 }
 
@@ -207,6 +220,28 @@ static __always_inline void count_latency(const struct iphdr *ip, const void *en
         (*bucket)++;
 }
 
+// A packet's number stands behind its stamp.
+static __always_inline void note_arrival(const struct iphdr *ip, const void *end,
+                                         struct counts *count)
+{
+    const struct udphdr *udp = (const void *)(ip + 1);
+    const __u64 *stamp = (const void *)(udp + 1), *number = stamp + 1;
+    __u64 *word, bit;
+    __u32 index;
+
+    if ((const void *)(number + 1) > end)
+        return;
+    index = *number / 64;
+    bit = 1ull << (*number & 63);
+    word = bpf_map_lookup_elem(&arrived, &index);
+    if (!word)
+        return;
+    if (*word & bit)
+        count->again++;
+    // One packet at a time: there is one queue.
+    *word |= bit;
+}
+
 SEC("xdp")
 int penstock_sink(struct xdp_md *context)
 {
@@ -231,9 +266,40 @@ int penstock_sink(struct xdp_md *context)
     check_network(ip, count);
     if (count->packets % SPOT_CHECK == 0)
         check_transport(ip, end, count);
-    if (stamped)
+    if (stamped) {
         count_latency(ip, end);
+        note_arrival(ip, end, count);
+    }
     return XDP_DROP;
+}
+
+// Sends UDP packets over IPv4 back to where they came from; sums do not change when ends change
+// places. All else goes to the kernel.
+SEC("xdp")
+int penstock_reflect(struct xdp_md *context)
+{
+    void *data = (void *)(long)context->data;
+    void *end = (void *)(long)context->data_end;
+    struct ethhdr *ethernet = data;
+    struct iphdr *ip = data + sizeof(*ethernet);
+    struct udphdr *udp = (void *)(ip + 1);
+    __u8 mac[ETH_ALEN];
+    __be32 address;
+    __be16 port;
+
+    if ((void *)(udp + 1) > end || ethernet->h_proto != bpf_htons(ETH_P_IP) || ip->ihl != 5 ||
+        ip->protocol != IPPROTO_UDP)
+        return XDP_PASS;
+    __builtin_memcpy(mac, ethernet->h_dest, ETH_ALEN);
+    __builtin_memcpy(ethernet->h_dest, ethernet->h_source, ETH_ALEN);
+    __builtin_memcpy(ethernet->h_source, mac, ETH_ALEN);
+    address = ip->daddr;
+    ip->daddr = ip->saddr;
+    ip->saddr = address;
+    port = udp->dest;
+    udp->dest = udp->source;
+    udp->source = port;
+    return XDP_TX;
 }
 
 char licence[] SEC("license") = "Dual MIT/GPL";

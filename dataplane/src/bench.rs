@@ -7,6 +7,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "benchmarks measure time")]
 
+mod readings;
+
+pub use readings::{Reading, readings};
+
 use crate::batch::BATCH_MAX;
 use crate::cache::{Form, Key, Key4, LOAD_PERCENT, Table};
 use crate::hash::Seed;
@@ -186,11 +190,15 @@ struct Bed {
 
 impl Bed {
     fn new(flows: u32) -> Bed {
+        Bed::with(flows, ShardConfig::default())
+    }
+
+    fn with(flows: u32, config: ShardConfig) -> Bed {
         let shard = Shard::new(ShardConfig {
             seed: 0x5eed,
             cache_entries4_max: 2 * flows as usize,
             cache_entries6_max: 16,
-            ..ShardConfig::default()
+            ..config
         });
         let memory = MemoryNic::new(2, CHUNKS, 2_048);
         let mut bed = Bed { shard, memory, flows, now: 1 << 40, draw: 1 };

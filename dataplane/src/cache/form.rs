@@ -448,6 +448,7 @@ macro_rules! form {
                     destination: self.new_destination,
                     source_port: self.new_source_port,
                     destination_port: self.new_destination_port,
+                    padding: bytemuck::Zeroable::zeroed(),
                 };
                 Entry::$slot(flow, entry)
             }

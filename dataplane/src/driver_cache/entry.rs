@@ -36,7 +36,7 @@ pub fn word_index(shard: ShardId, requirement: u16) -> u32 {
 }
 
 macro_rules! entry {
-    ($flow:ident, $entry:ident, $address:ty, $version:literal) => {
+    ($flow:ident, $entry:ident, $address:ty, $version:literal, $padding:literal) => {
         #[doc = concat!("The key of an ", $version, " direction.")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
         #[repr(C)]
@@ -69,6 +69,8 @@ macro_rules! entry {
             pub source_port: [u8; 2],
             /// Destination port to leave with, network byte order.
             pub destination_port: [u8; 2],
+            /// Fills cache lines.
+            pub padding: [u8; $padding],
         }
 
         impl $flow {
@@ -87,8 +89,8 @@ macro_rules! entry {
     };
 }
 
-entry!(Flow4, Entry4, [u8; 4], "IPv4");
-entry!(Flow6, Entry6, [u8; 16], "IPv6");
+entry!(Flow4, Entry4, [u8; 4], "IPv4", 20);
+entry!(Flow6, Entry6, [u8; 16], "IPv6", 36);
 
 /// A key of either version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -425,6 +425,7 @@ fn traffic(lab: &Lab, frame_bytes: u16) -> Traffic {
         flows: 10_000,
         ports_per_address: 10_000,
         stride: 1,
+        fresh_every: 0,
         first: 0,
         frame_bytes,
     }

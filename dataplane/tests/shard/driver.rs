@@ -118,7 +118,7 @@ impl Pair {
     }
 
     fn in_driver(&mut self, port: u8, frame: &[u8]) -> Driven {
-        self.driver.run((port, RIGHT, u32::from(port) + 1), frame).expect("the kernel runs it")
+        self.driver.run((RIGHT, u32::from(port) + 1), frame).expect("the kernel runs it")
     }
 
     /// A frame comes in: the driver takes it, or the shard.
@@ -321,7 +321,7 @@ fn a_neighbour_that_moves_is_followed_without_the_shard() {
     pair.step(neighbour(1, "10.2.0.8", Some(77)));
     let (port, packet) = UDP4.packet(false);
     match pair.in_driver(port, &packet.frame()) {
-        Driven::On(frame) => assert_eq!(frame[..6], [2, 0, 0, 0, 9, 77]),
+        Driven::Sent(1, frame) => assert_eq!(frame[..6], [2, 0, 0, 0, 9, 77]),
         other => panic!("{other:?}"),
     }
 }
@@ -480,8 +480,7 @@ fn the_program_leaves_frames_as_the_shard_does() {
         let (port, frame) = random.frame(plan, back);
         let sent = match pair.in_driver(port, &frame) {
             Driven::Left => continue,
-            Driven::Back(frame) => (port, frame),
-            Driven::On(frame) => (1 - port, frame),
+            Driven::Sent(port, frame) => (port, frame),
         };
         driven += 1;
         pair.bed.left = Some(Vec::new());

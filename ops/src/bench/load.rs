@@ -49,6 +49,7 @@ pub(super) fn traffic(
         ports_per_address: 4,
         // A prime that shares no divisor with any number of flows used here.
         stride: 7_919,
+        fresh_every: 0,
         first,
         frame_bytes: FRAME_BYTES,
     }

@@ -10,7 +10,7 @@
 use super::ground::{self, mac};
 use super::load::{Load, sink, traffic};
 use super::report::Figure;
-use super::subject::{PLAN, start_penstock};
+use super::subject::{PLAN, long_idle, start_penstock};
 use super::{Outcome, median};
 use crate::lab::Error;
 use crate::lab::node::Node;
@@ -34,9 +34,6 @@ const NEW_CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 72, 0, 0);
 /// New flows that can be told apart, four of each address that is left of the route; never
 /// reached in the rounds that anybody waits for.
 const NEW_FLOWS: u32 = 14_000_000;
-
-/// No flow ends while this goes on.
-const LONG_IDLE: &str = "{udpMs: 86400000}";
 
 /// Measures with so many flows.
 ///
@@ -70,8 +67,8 @@ fn measure(site: &Site, rounds: u32, flows: u32) -> Result<Outcome, Error> {
 
 fn gaps(site: &Site, rounds: u32, flows: u32) -> Result<Gaps, Error> {
     ground::build(site)?;
-    let mut node = start_penstock(site)?;
-    node.put(&PLAN.resources.replace("{tcpMs: 350000, udpMs: 30000, icmpMs: 30000}", LONG_IDLE))?;
+    let mut node = start_penstock(site, PLAN)?;
+    node.put(&long_idle())?;
     let known = traffic(mac::OUT, mac::LEFT, flows, 0);
     open(site, &node, &known)?;
     let mut gaps = Gaps::default();

@@ -5,7 +5,7 @@ use crate::lab::error::{Error, trying};
 use crate::lab::namespace::command;
 use crate::lab::node::{Node, NodePlan, Subject as Forwarder};
 use crate::lab::site::Site;
-use penstock_dataplane::nic::af_xdp::bare::{BareConfig, BareReport, forwarder};
+use penstock_dataplane::nic::af_xdp::bare::{BareConfig, BareReport, Redirect, forwarder};
 use penstock_dataplane::nic::af_xdp::thread::{in_namespace, pin_thread};
 use penstock_dataplane::nic::af_xdp::{AfXdpConfig, AfXdpError};
 use rustix::process::Pid;
@@ -19,7 +19,11 @@ use std::thread::JoinHandle;
 /// Who forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Penstock, translating both ends.
+    /// Penstock, translating both ends in the driver.
+    Driver,
+    /// An XDP program that redirects: nothing but new Ethernet addresses.
+    Redirect,
+    /// Penstock, translating both ends in a shard, its driver cache off.
     Penstock,
     /// On the same rings, nothing but new Ethernet addresses.
     Bare,
@@ -31,7 +35,9 @@ impl Kind {
     /// Its name as a peer.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Kind::Penstock => "penstock",
+            Kind::Driver => "driver",
+            Kind::Redirect => "redirect",
+            Kind::Penstock => "shard",
             Kind::Bare => "bare",
             Kind::Nftables => "nftables",
         }
@@ -42,6 +48,8 @@ impl Kind {
 pub(super) enum Running {
     /// Penstock's process.
     Penstock(Box<Node>),
+    /// A program, attached until it is dropped.
+    Redirect(Redirect),
     /// A thread of this process.
     Bare(Bare),
     /// The kernel.
@@ -58,14 +66,23 @@ pub(super) struct Bare {
 /// A UDP flow ends after as long a silence as in the kernel (`nf_conntrack_udp_timeout`, 30 s);
 /// 32 pool addresses hold two million flows to one destination end.
 pub(super) const PLAN: NodePlan =
-    NodePlan { resources: include_str!("bench.yaml"), configuration: "" };
+    NodePlan { resources: include_str!("bench.yaml"), configuration: DRIVEN };
+/// Room in the driver for two million directions.
+const DRIVEN: &str = "dataplane: {cacheEntriesMax: 4000000, driverEntriesMax: 2000000}\n";
+const NOT_DRIVEN: &str = "dataplane: {driverCache: \"off\"}\n";
+
+/// The resources of [`PLAN`] with flows that do not end while something goes on.
+pub(super) fn long_idle() -> String {
+    const SHORT: &str = "{tcpMs: 350000, udpMs: 30000, icmpMs: 30000}";
+    PLAN.resources.replace(SHORT, "{udpMs: 86400000}")
+}
 
 /// The same for the kernel. `masquerade` where one address has ports enough.
 fn rules(masquerade: bool) -> String {
     let source = if masquerade { "masquerade" } else { "snat to 10.2.0.100-10.2.0.131" };
     format!(
         "table ip bench {{
-           chain before {{ type nat hook prerouting priority dstnat; ip daddr 10.90.0.1 udp dport 9000 dnat to 10.2.0.2:9000; }}
+           chain before {{ type nat hook prerouting priority dstnat; ip daddr 10.90.0.1 udp dport 9000 dnat to 10.2.0.2:9000; ip daddr 10.90.0.1 tcp dport 5201 dnat to 10.2.0.2:5201; }}
            chain after {{ type nat hook postrouting priority srcnat; oifname right {source}; }}
          }}"
     )
@@ -78,17 +95,31 @@ impl Running {
     /// When it does not start.
     pub(super) fn start(site: &Site, kind: Kind, masquerade: bool) -> Result<Running, Error> {
         match kind {
-            Kind::Penstock => Ok(Running::Penstock(Box::new(start_penstock(site)?))),
+            Kind::Driver => Ok(Running::Penstock(Box::new(start_penstock(site, PLAN)?))),
+            Kind::Penstock => {
+                let plan = NodePlan { configuration: NOT_DRIVEN, ..PLAN };
+                Ok(Running::Penstock(Box::new(start_penstock(site, plan)?)))
+            }
+            Kind::Redirect => {
+                let macs = (mac::RIGHT, mac::IN);
+                let redirect = || Redirect::attach("left", "right", macs);
+                Ok(Running::Redirect(site.namespace("node").enter(redirect)??))
+            }
             Kind::Bare => start_bare(site),
             Kind::Nftables => {
                 let node = site.namespace("node");
-                node.set(&[("ipv4/ip_forward", "1"), ("netfilter/nf_conntrack_udp_timeout", "30")])
-                    .or_else(|_| node.set(&[("ipv4/ip_forward", "1")]))?;
+                node.set(&[
+                    ("ipv4/ip_forward", "1"),
+                    ("netfilter/nf_conntrack_udp_timeout", if masquerade { "30" } else { "600" }),
+                ])
+                .or_else(|_| node.set(&[("ipv4/ip_forward", "1")]))?;
                 let file = site.folder().join("bench.nft");
                 fs::write(&file, rules(masquerade)).map_err(trying(file.display().to_string()))?;
                 command(node.command("nft").arg("-f").arg(&file))?;
                 // NAPI on a veth without XDP.
-                command(node.command("ethtool").args(["-K", "left", "gro", "on"]))?;
+                for port in ["left", "right"] {
+                    command(node.command("ethtool").args(["-K", port, "gro", "on"]))?;
+                }
                 Ok(Running::Nftables)
             }
         }
@@ -104,7 +135,7 @@ impl Running {
                 let task = bare.task.as_raw_nonzero();
                 tasks.push(format!("/proc/self/task/{task}/stat").into());
             }
-            Running::Nftables => {}
+            Running::Redirect(_) | Running::Nftables => {}
         }
         tasks
     }
@@ -116,6 +147,10 @@ impl Running {
     pub(super) fn stop(self, site: &Site) -> Result<(), Error> {
         match self {
             Running::Penstock(mut node) => node.stop().map(drop),
+            Running::Redirect(redirect) => {
+                drop(redirect);
+                Ok(())
+            }
             Running::Bare(bare) => {
                 bare.stop.store(true, Ordering::Relaxed);
                 bare.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -124,7 +159,9 @@ impl Running {
             Running::Nftables => {
                 let node = site.namespace("node");
                 command(node.command("nft").args(["flush", "ruleset"]))?;
-                command(node.command("ethtool").args(["-K", "left", "gro", "off"]))?;
+                for port in ["left", "right"] {
+                    command(node.command("ethtool").args(["-K", port, "gro", "off"]))?;
+                }
                 node.set(&[("ipv4/ip_forward", "0")])
             }
         }
@@ -135,11 +172,11 @@ impl Running {
 ///
 /// # Errors
 /// When it does not start.
-pub(super) fn start_penstock(site: &Site) -> Result<Node, Error> {
+pub(super) fn start_penstock(site: &Site, plan: NodePlan) -> Result<Node, Error> {
     for left in ["data", "run"] {
         drop(fs::remove_dir_all(site.folder().join(left)));
     }
-    let node = Node::start(site, Forwarder::Penstock, PLAN)?;
+    let node = Node::start(site, Forwarder::Penstock, plan)?;
     node.apply()?;
     Ok(node)
 }

@@ -20,8 +20,9 @@ pub struct Options {
     /// How often subject and peer take turns; medians are shown.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=100))]
     pub rounds: u32,
-    /// With `recover` a million flows instead of a hundred thousand, with `replay` ten million
-    /// records instead of a million; takes minutes, and some gigabytes of the temporary folder.
+    /// With `nic` a million flows as well, with `recover` a million instead of a hundred thousand,
+    /// with `replay` ten million records instead of a million; takes minutes, and some gigabytes of
+    /// the temporary folder.
     #[arg(long)]
     pub full: bool,
 }
@@ -31,7 +32,8 @@ pub struct Options {
 pub enum Bench {
     /// The shard alone on frames in memory: nanoseconds per packet.
     Pipeline,
-    /// AF_XDP on veth beside a bare forwarder and nftables: packets per second.
+    /// Packets on veth, in the driver and by AF_XDP, beside a bare redirect, a bare AF_XDP forwarder
+    /// and nftables; TCP; what a kill loses; what reading counters takes.
     Nic,
     /// New flows per second beside nftables' conntrack, and the first packet's latency.
     Open,

@@ -16,7 +16,7 @@ mod scene;
 mod serve;
 pub(crate) mod site;
 mod topology;
-mod traffic;
+pub(crate) mod traffic;
 mod twin;
 
 pub use error::Error;

@@ -1,12 +1,12 @@
-//! The peer that benchmarks measure the dataplane against: a forwarder on the same rings that looks
-//! at nothing.
+//! The peers that benchmarks measure the dataplane against: a forwarder on the same rings, and a
+//! redirect in the driver, that look at nothing.
 
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aya::EbpfLoader;
-use aya::maps::XskMap;
+use aya::maps::{Array, DevMap, XskMap};
 use aya::programs::XdpMode;
 
 use super::error::{AfXdpError, Bpf as _, System as _};
@@ -102,4 +102,42 @@ fn forward(
         nic.transmit(&mut batch);
     }
     Ok(())
+}
+
+/// A redirect in the driver from one port to another, attached until it is dropped.
+pub struct Redirect {
+    /// Keeps the program attached.
+    _object: aya::Ebpf,
+}
+
+impl Redirect {
+    /// Sends every frame that comes in at `from` out of `to`, with this Ethernet source and
+    /// destination, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn attach(
+        from: &str,
+        to: &str,
+        (source, destination): ([u8; 6], [u8; 6]),
+    ) -> Result<Redirect, AfXdpError> {
+        let (from, to) = (Port::read(from)?, Port::read(to)?);
+        let what = || format!("redirect from {} to {}", from.name, to.name);
+        let mut object = EbpfLoader::new().btf(None).load(super::drive::DRIVE).bpf(what)?;
+        // `struct hop` of the source: addresses, MTU, port number 0.
+        let mut hop = [0u8; 24];
+        hop[..6].copy_from_slice(&destination);
+        hop[6..12].copy_from_slice(&source);
+        let missing = "the object has the map";
+        let mut hops: Array<_, [u8; 24]> =
+            object.map_mut("hops").expect(missing).try_into().bpf(what)?;
+        hops.set(0, hop, 0).bpf(what)?;
+        let mut egress: DevMap<_> =
+            object.map_mut("egress").expect(missing).try_into().bpf(what)?;
+        egress.set(0, to.interface, None, 0).bpf(what)?;
+        let redirect = program(&mut object, "penstock_redirect")?;
+        redirect.load().bpf(what)?;
+        redirect.attach_to_if_index(from.interface, XdpMode::Driver).bpf(what)?;
+        Ok(Redirect { _object: object })
+    }
 }

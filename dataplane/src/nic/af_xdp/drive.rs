@@ -24,10 +24,11 @@ use super::program::program;
 use crate::driver_cache::{
     Counted, Entry, Entry4, Entry6, Flow, Flow4, Flow6, Leftovers, Order, Said,
 };
-use crate::route::Hop;
+use crate::route::{Hop, PORTS_MAX};
 
 /// What build.rs compiled from `bpf/drive.bpf.c`.
-static DRIVE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/drive.bpf.o"));
+pub(super) static DRIVE: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/drive.bpf.o"));
 
 /// The program's name in the source, and the kernel's name of it.
 pub(super) const NAME: &str = "penstock_drive";
@@ -68,8 +69,8 @@ struct Layout {
 struct PortRow {
     network: u32,
     mac: [u8; 6],
-    index: u8,
     drives: u8,
+    zero: u8,
 }
 
 /// An element of `words`: elements of an array begin at multiples of eight bytes.
@@ -174,8 +175,8 @@ pub(super) struct Drive {
     shared: Arc<Shared>,
     /// By shard, until they are fetched.
     leftovers: BTreeMap<u16, Vec<Entry>>,
-    /// What is in the map `ports`, by interface.
-    ports: BTreeMap<u32, PortRow>,
+    /// What is in the map `ports`.
+    ports: [Option<PortRow>; PORTS_MAX],
 }
 
 /// The memory of the maps that programs and shards share.
@@ -224,7 +225,7 @@ impl Drive {
             }
             None => None,
         };
-        let mut object = load_object(kept.as_deref(), size)?;
+        let mut object = load_object(kept.as_deref(), size, ports)?;
         program(&mut object, NAME)?.load().bpf(|| "load the program of the ports".to_owned())?;
         let shared = Arc::new(Shared {
             counts: map_memory::<Counts>(&object, "counts", size.entries())?,
@@ -232,7 +233,7 @@ impl Drive {
             hops: map_memory::<HopRow>(&object, "hops", size.shards * HOPS_MAX)?,
         });
         let mut drive =
-            Drive { object, size, shared, leftovers: BTreeMap::new(), ports: BTreeMap::new() };
+            Drive { object, size, shared, leftovers: BTreeMap::new(), ports: [None; PORTS_MAX] };
         if kept.is_some() {
             drive.leftovers = drive.read_leftovers()?;
             let directions: usize = drive.leftovers.values().map(Vec::len).sum();
@@ -270,20 +271,19 @@ impl Drive {
     pub(super) fn set_port(
         &mut self,
         index: u8,
-        interface: u32,
         mac: [u8; 6],
         network: Option<u32>,
         drives: bool,
     ) -> Result<(), AfXdpError> {
         let drives = u8::from(drives && network.is_some());
-        let row = PortRow { network: network.unwrap_or_default(), mac, index, drives };
-        if self.ports.get(&interface) == Some(&row) {
+        let row = PortRow { network: network.unwrap_or_default(), mac, drives, zero: 0 };
+        if self.ports[usize::from(index)] == Some(row) {
             return Ok(());
         }
         let bytes: [u8; size_of::<PortRow>()] = bytemuck::cast(row);
-        let mut map: HashMap<_, u32, [u8; size_of::<PortRow>()]> = self.table("ports")?;
-        map.insert(interface, bytes, 0).bpf(|| format!("enter port number {index}"))?;
-        self.ports.insert(interface, row);
+        let mut map: Array<_, [u8; size_of::<PortRow>()]> = self.table("ports")?;
+        map.set(u32::from(index), bytes, 0).bpf(|| format!("enter port number {index}"))?;
+        self.ports[usize::from(index)] = Some(row);
         Ok(())
     }
 
@@ -400,9 +400,18 @@ fn data<'a>(object: &'a Ebpf, name: &str) -> Result<&'a MapData, AfXdpError> {
     }
 }
 
-fn load_object(kept: Option<&Path>, size: DriveSize) -> Result<Ebpf, AfXdpError> {
+fn load_object(
+    kept: Option<&Path>,
+    size: DriveSize,
+    ports: &[(String, u32)],
+) -> Result<Ebpf, AfXdpError> {
+    let mut interfaces = [0u32; PORTS_MAX];
+    for (place, (_, interface)) in interfaces.iter_mut().zip(ports) {
+        *place = *interface;
+    }
     let mut loader = EbpfLoader::new();
     loader
+        .override_global("interfaces", &interfaces, true)
         .btf(None)
         .map_max_entries("flows4", size.entries())
         .map_max_entries("flows6", size.entries6())
@@ -591,6 +600,16 @@ impl DriverSide {
         let bytes = counts.bytes.swap(0, Ordering::Relaxed);
         let age_ns = now.saturating_sub(counts.last_seen.load(Ordering::Relaxed));
         Some(Counted { slot, packets, bytes, age_ns })
+    }
+
+    /// Counts `packets` packets of 100 bytes in each slot, for measuring how long readings take.
+    pub(super) fn count(&self, packets: u64) {
+        for slot in 0..self.entries_max {
+            let counts = self.counts(slot);
+            counts.bytes.fetch_add(100 * packets, Ordering::Relaxed);
+            counts.last_seen.store(now(), Ordering::Relaxed);
+            counts.packets.fetch_add(packets, Ordering::Relaxed);
+        }
     }
 
     /// Writes a row so that the program reads all of it or none: a row without its number does not

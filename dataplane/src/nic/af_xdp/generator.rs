@@ -85,6 +85,9 @@ pub struct Traffic {
     /// Packet number n belongs to flow n * stride % flows. 1 goes in order; a stride without a
     /// common divisor with `flows` reaches all of them, in an order that caches do not like.
     pub stride: u32,
+    /// Unless 0: every so many packets one is of a flow that there was not before. Only for
+    /// [`Generator`].
+    pub fresh_every: u32,
     /// Number of the first packet.
     pub first: u64,
     /// Bytes of a frame without its checksum trailer, from 60 to 1514.
@@ -166,11 +169,12 @@ impl Traffic {
             stride: self.stride,
             vary_destination: u32::from(self.vary == Vary::Destination),
             is_udp: u32::from(self.transport == Transport::Udp),
-            zero: 0,
+            fresh_every: self.fresh_every,
         }
     }
 
-    /// Writes packet number `number` over a template, with the stamp in front of its payload.
+    /// Writes packet number `number` over a template, with the stamp and the number in front of its
+    /// payload.
     fn write(&self, frame: &mut [u8], number: u64, stamp: u64) {
         let flow = (number.wrapping_mul(u64::from(self.stride)) % u64::from(self.flows)) as u32;
         let ports = u32::from(self.ports_per_address);
@@ -193,6 +197,7 @@ impl Traffic {
         let checksum = match self.transport {
             Transport::Udp => {
                 frame[PAYLOAD..PAYLOAD + 8].copy_from_slice(&stamp.to_ne_bytes());
+                frame[PAYLOAD + 8..PAYLOAD + 16].copy_from_slice(&number.to_ne_bytes());
                 TRANSPORT + 6
             }
             Transport::TcpSyn => TRANSPORT + 16,
@@ -238,7 +243,7 @@ struct Order {
     stride: u32,
     vary_destination: u32,
     is_udp: u32,
-    zero: u32,
+    fresh_every: u32,
 }
 
 // SAFETY: integers only, and no padding: 56 bytes and twelve words.
@@ -362,23 +367,55 @@ pub struct Counts {
     pub bad_transport_checksum: u64,
     /// UDP packets in frames of 60 bytes, one in 64, whose checksum was looked at.
     pub transport_checked: u64,
+    /// Packets whose number had come before, where they are stamped.
+    pub again: u64,
 }
 
-// SAFETY: five integers of 64 bits, no padding.
+// SAFETY: six integers of 64 bits, no padding.
 unsafe impl aya::Pod for Counts {}
+
+/// An interface that sends packets back, see [`Sink::reflect`].
+pub struct Reflector {
+    /// Keeps the program attached.
+    _object: Ebpf,
+}
+
+/// Packets that did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Number of the first.
+    pub first: u64,
+    /// Number of the last.
+    pub last: u64,
+    /// How many.
+    pub count: u64,
+}
 
 /// The receiving end: an XDP program that counts and drops UDP and TCP over IPv4, and passes the
 /// rest to the kernel. Detached when dropped.
 pub struct Sink {
     counts: PerCpuArray<MapData, Counts>,
+    arrived: Array<MapData, u64>,
     latencies: PerCpuArray<MapData, u64>,
     /// Keeps the program attached.
     _object: Ebpf,
 }
 
 impl Sink {
-    /// Attaches the sink to an interface. With `stamped` it takes the time of departure from each
-    /// packet, as [`pace`] writes it.
+    /// Has an interface send UDP packets back to where they come from, until what is returned is
+    /// dropped.
+    pub fn reflect(interface: &str) -> Result<Reflector, AfXdpError> {
+        let port = Port::read(interface)?;
+        let what = || format!("have {interface} reflect packets");
+        let mut object = EbpfLoader::new().btf(None).load(GENERATE).bpf(what)?;
+        let reflect = program(&mut object, "penstock_reflect")?;
+        reflect.load().bpf(what)?;
+        reflect.attach_to_if_index(port.interface, XdpMode::Driver).bpf(what)?;
+        Ok(Reflector { _object: object })
+    }
+
+    /// Attaches the sink to an interface. With `stamped` it takes the time of departure and the
+    /// number from each packet, as [`pace`] writes them.
     pub fn attach(interface: &str, stamped: bool) -> Result<Self, AfXdpError> {
         let port = Port::read(interface)?;
         let what = || format!("attach the sink to {interface}");
@@ -394,6 +431,7 @@ impl Sink {
         let mut take = |name: &str| object.take_map(name).expect("the object has the map");
         Ok(Self {
             counts: take("counts").try_into().bpf(what)?,
+            arrived: take("arrived").try_into().bpf(what)?,
             latencies: take("latencies").try_into().bpf(what)?,
             _object: object,
         })
@@ -408,7 +446,27 @@ impl Sink {
             bad_network_checksum: total.bad_network_checksum + one.bad_network_checksum,
             bad_transport_checksum: total.bad_transport_checksum + one.bad_transport_checksum,
             transport_checked: total.transport_checked + one.transport_checked,
+            again: total.again + one.again,
         }))
+    }
+
+    /// Which of the packets before number `end` have not come since the sink was attached: the
+    /// numbers of the first and the last of them, and how many. At most 4 194 304 are told apart.
+    pub fn missing(&self, end: u64) -> Result<Option<Missing>, AfXdpError> {
+        let mut missing: Option<Missing> = None;
+        for index in 0..end.div_ceil(64) {
+            let what = || "read which packets have come".to_owned();
+            let word = self.arrived.get(&(index as u32), 0).bpf(what)?;
+            let numbers =
+                (index * 64..(index * 64 + 64).min(end)).filter(|n| word >> (n % 64) & 1 == 0);
+            for number in numbers {
+                let missing =
+                    missing.get_or_insert(Missing { first: number, last: number, count: 0 });
+                missing.last = number;
+                missing.count += 1;
+            }
+        }
+        Ok(missing)
     }
 
     /// How long packets took since the sink was attached.
@@ -485,6 +543,7 @@ mod tests {
             flows: 1000,
             ports_per_address: 10,
             stride: 7,
+            fresh_every: 0,
             first: 0,
             frame_bytes: 60,
         }

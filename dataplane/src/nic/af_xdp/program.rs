@@ -295,8 +295,7 @@ impl Program {
             program.ability = program.look(self.config.driver_entries_max > 0);
             let network = networks.iter().find(|(_, port)| port.0 == index).map(|it| it.0.0);
             let takes = program.ability.takes();
-            let Port { interface, mac, .. } = program.port;
-            self.drive.set_port(index, interface, mac, network, takes)?;
+            self.drive.set_port(index, program.port.mac, network, takes)?;
             drives.ingress |= u16::from(takes) << index;
             drives.egress |= u16::from(program.ability.gives()) << index;
         }
@@ -565,7 +564,7 @@ fn load_drive(
     for (index, port) in (0..).zip(ports) {
         drive.set_steer(index, program(&mut port.maps.object, NAME)?)?;
         drive.set_egress(index, port.port.interface)?;
-        drive.set_port(index, port.port.interface, port.port.mac, None, false)?;
+        drive.set_port(index, port.port.mac, None, false)?;
     }
     Ok(drive)
 }

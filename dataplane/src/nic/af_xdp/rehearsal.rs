@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// Index of the loopback interface, which frames that are handed in seem to come from.
 const LOOPBACK: u32 = 1;
+/// The place of the only port.
+const PLACE: u8 = 0;
 /// Bytes of a frame, and what is left beside it: a page holds no more (linux/net/bpf/test_run.c).
 const FRAME_BYTES_MAX: usize = 3_520;
 
@@ -22,10 +24,8 @@ const XDP_REDIRECT: u32 = 4;
 pub enum Driven {
     /// It left it alone, unchanged.
     Left,
-    /// It sent it back by the port that it came from.
-    Back(Vec<u8>),
-    /// It sent it by another one.
-    On(Vec<u8>),
+    /// It sent it by port number 0, or by another one, which is said to be 1.
+    Sent(u8, Vec<u8>),
 }
 
 /// See the module.
@@ -66,6 +66,11 @@ impl Rehearsal {
         self.side.carry_out(orders, said);
     }
 
+    /// Counts `packets` packets in each slot, as if they had just come.
+    pub fn count(&mut self, packets: u64) {
+        self.side.count(packets);
+    }
+
     /// Counts of frames, by name.
     ///
     /// # Errors
@@ -74,8 +79,8 @@ impl Rehearsal {
         Ok(self.drive.tallies()?.into_iter().map(|(tally, count)| (tally.name(), count)).collect())
     }
 
-    /// Runs the program on a frame that comes in at port number `index` with this hardware address
-    /// and network.
+    /// Runs the program on a frame that comes in at the first port, which has this hardware address
+    /// and network then.
     ///
     /// # Errors
     /// The kernel does not run it.
@@ -84,10 +89,10 @@ impl Rehearsal {
     /// It changed a frame that it left alone, or did something else with it.
     pub fn run(
         &mut self,
-        (index, mac, network): (u8, [u8; 6], u32),
+        (mac, network): ([u8; 6], u32),
         frame: &[u8],
     ) -> Result<Driven, AfXdpError> {
-        self.drive.set_port(index, LOOPBACK, mac, Some(network), true)?;
+        self.drive.set_port(PLACE, mac, Some(network), true)?;
         let mut out = vec![0; FRAME_BYTES_MAX];
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -102,8 +107,8 @@ impl Rehearsal {
                 assert_eq!(out, frame, "left alone, and changed");
                 Ok(Driven::Left)
             }
-            XDP_TX => Ok(Driven::Back(out)),
-            XDP_REDIRECT => Ok(Driven::On(out)),
+            XDP_TX => Ok(Driven::Sent(PLACE, out)),
+            XDP_REDIRECT => Ok(Driven::Sent(1, out)),
             other => panic!("action {other}"),
         }
     }

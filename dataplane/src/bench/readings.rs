@@ -1,0 +1,96 @@
+//! What taking the driver's counters costs a shard, as a part of a core.
+
+use super::{BATCH_MAX, Bed, forward, reverse, thread_time};
+use crate::driver_cache::{Drives, READ_MS};
+use crate::nic::af_xdp::AfXdpError;
+use crate::nic::af_xdp::rehearsal::Rehearsal;
+use crate::nic::{Frame, PortIndex};
+use crate::shard::{ShardConfig, ShardInput};
+use penstock_event_schema::id::Time;
+
+use super::Headers;
+
+/// Timeouts that are handed on in the time of a reading.
+const STEPS: u64 = 160;
+
+/// The part of a core that one reading takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// When all entries have counted packets.
+    pub all_counted: f64,
+    /// When none has.
+    pub none_counted: f64,
+}
+
+/// Measures readings of so many directions in the driver's own maps.
+///
+/// # Errors
+/// The kernel refuses the program.
+///
+/// # Panics
+/// The directions do not come into the driver.
+pub fn readings(entries: u32, rounds: u32) -> Result<Vec<Reading>, AfXdpError> {
+    let config = ShardConfig {
+        driver_entries_max: entries as usize,
+        reports_per_ms_max: entries,
+        reports_max: entries as usize,
+        ..ShardConfig::default()
+    };
+    let mut bed = Bed::with(entries / 2, config);
+    let mut driver = Rehearsal::new(entries, None)?;
+    bed.input(ShardInput::Drives(Drives { ingress: 3, egress: 3 }));
+    for back in [true, false] {
+        bed.one_each(back);
+        bed.read(&mut driver);
+    }
+    assert_eq!(bed.shard.counters().driver_entries, u64::from(entries), "all are in the driver");
+    let mut measured = Vec::new();
+    for _ in 0..rounds {
+        let none_counted = bed.read(&mut driver);
+        driver.count(3);
+        let before = bed.shard.counters().driver_packets;
+        let all_counted = bed.read(&mut driver);
+        let counted = bed.shard.counters().driver_packets - before;
+        assert_eq!(counted, 3 * u64::from(entries), "all of it is taken");
+        measured.push(Reading { all_counted, none_counted });
+    }
+    Ok(measured)
+}
+
+impl Bed {
+    /// A packet of one direction of every flow.
+    fn one_each(&mut self, back: bool) {
+        let (port, key): (u8, fn(u32) -> _) = if back { (1, reverse) } else { (0, forward) };
+        let mut next = 0;
+        while next < self.flows {
+            let last = self.flows.min(next + BATCH_MAX as u32);
+            let batch: Vec<Frame> = (next..last)
+                .map(|n| self.frame(PortIndex(port), Headers::new(&key(n), 0x10)))
+                .collect();
+            self.shard.handle_packets(&mut self.memory, &batch, Time(self.now));
+            self.take_back();
+            next = last;
+        }
+    }
+
+    /// The time of one reading goes by: the part of it that the driver's orders took.
+    fn read(&mut self, driver: &mut Rehearsal) -> f64 {
+        let (mut said, mut used) = (Vec::new(), 0);
+        for _ in 0..STEPS {
+            self.now += READ_MS * 1_000_000 / STEPS;
+            let now = Time(self.now);
+            // Reports are due now and then, with the driver or without it.
+            self.shard.handle_timeout(&mut self.memory, now);
+            let begun = thread_time();
+            while !self.shard.driver_orders().is_empty() {
+                driver.carry_out(self.shard.driver_orders(), &mut said);
+                for said in said.drain(..) {
+                    self.shard.handle_driver(said, now);
+                }
+            }
+            used += thread_time() - begun;
+            while self.shard.poll_output().is_some() {}
+        }
+        used as f64 / (READ_MS * 1_000_000) as f64
+    }
+}

@@ -1,0 +1,243 @@
+//! As many packets as can be sent, over flows that are established, or mostly.
+
+use crate::bench::ground::{self, Napi, mac, places};
+use crate::bench::load::{Load, Sample, sample, sink, traffic};
+use crate::bench::report::Figure;
+use crate::bench::subject::{Kind, Running, long_idle};
+use crate::bench::{Outcome, median};
+use crate::lab::error::Error;
+use crate::lab::site::Site;
+use penstock_dataplane::nic::af_xdp::generator::{Sink, Traffic};
+use std::time::Duration;
+
+/// What is sent through whom.
+pub(super) struct Case {
+    name: &'static str,
+    flows: u32,
+    /// Every so many packets one opens a flow; 0: none does.
+    fresh_every: u32,
+    kinds: &'static [Kind],
+    /// New flows a second while flows are established.
+    rate: u32,
+}
+
+/// Ten thousand flows.
+pub(super) const ESTABLISHED: Case = Case {
+    name: "flows=10000 bytes=64",
+    flows: 10_000,
+    fresh_every: 0,
+    kinds: &KINDS,
+    rate: 10_000,
+};
+/// Ten thousand flows, and a tenth of the packets on others that are new.
+pub(super) const FRESH: Case = Case {
+    name: "flows=10000 new=10% bytes=64",
+    fresh_every: 10,
+    kinds: &[Kind::Driver, Kind::Nftables],
+    ..ESTABLISHED
+};
+/// A million flows.
+pub(super) const MANY: Case = Case {
+    name: "flows=1000000 bytes=64",
+    flows: 1_000_000,
+    fresh_every: 0,
+    kinds: &[Kind::Driver, Kind::Nftables],
+    rate: 12_000,
+};
+
+/// The first is what the others are held against.
+const KINDS: [Kind; 5] = [Kind::Driver, Kind::Redirect, Kind::Penstock, Kind::Bare, Kind::Nftables];
+/// How long a place for NAPI is tried.
+const TRIAL: Duration = Duration::from_millis(700);
+/// How long a round measures.
+const MEASURE: Duration = Duration::from_secs(2);
+/// How long a load runs before it is measured.
+const SETTLE: Duration = Duration::from_millis(400);
+/// How often the flows are gone through until all are established.
+const ESTABLISH_ROUNDS_MAX: u32 = 12;
+/// What of the flows has to be in the driver: some may have lost their answer.
+const IN_DRIVER: f64 = 0.99;
+
+/// What one subject came to over all rounds.
+#[derive(Default)]
+struct Rounds {
+    packets: Vec<f64>,
+    cpu_ns: Vec<f64>,
+    cores: Vec<f64>,
+    damaged: u64,
+}
+
+/// Where NAPI does best for a subject.
+pub(super) type Places = Vec<(Kind, Napi)>;
+
+/// Tries all places with all subjects of a case.
+///
+/// # Errors
+/// When a subject does not start.
+pub(super) fn places_of(site: &Site, case: &Case) -> Result<Places, Error> {
+    let mut best_places = Vec::new();
+    for &kind in case.kinds {
+        let mut best = (Napi::Sender, 0.0);
+        for place in places() {
+            let got = one_round(site, case, kind, place, TRIAL)?;
+            let rate = got.packets_per_second;
+            eprintln!("{}: NAPI at {}: {rate:.0} packets/s", kind.name(), place.name());
+            if rate > best.1 {
+                best = (place, rate);
+            }
+        }
+        eprintln!("{}: NAPI does best at {}", kind.name(), best.0.name());
+        best_places.push((kind, best.0));
+    }
+    Ok(best_places)
+}
+
+/// Measures a case.
+///
+/// # Errors
+/// When a subject does not start, or its flows are not established.
+pub(super) fn measure(
+    site: &Site,
+    rounds: u32,
+    case: &Case,
+    places: &Places,
+) -> Result<Outcome, Error> {
+    let place = |kind: Kind| {
+        places.iter().find(|(placed, _)| *placed == kind).map_or(Napi::Sender, |(_, napi)| *napi)
+    };
+    let mut results: Vec<Rounds> = case.kinds.iter().map(|_| Rounds::default()).collect();
+    let mut generator = Vec::new();
+    for round in 1..=rounds {
+        generator.push(alone(site)?);
+        for (&kind, result) in case.kinds.iter().zip(&mut results) {
+            let got = one_round(site, case, kind, place(kind), MEASURE)?;
+            eprintln!(
+                "{}, round {round}: {}: {:.0} packets/s, {:.2} cores",
+                case.name,
+                kind.name(),
+                got.packets_per_second,
+                got.cores
+            );
+            result.packets.push(got.packets_per_second);
+            result.cores.push(got.cores);
+            result.cpu_ns.push(got.cores * 1e9 / got.packets_per_second.max(1.0));
+            result.damaged += got.damaged;
+        }
+    }
+    Ok(outcome(case, &results, place, median(&generator)))
+}
+
+/// Packets a second of the generator into the sink with nothing in between.
+fn alone(site: &Site) -> Result<f64, Error> {
+    let sink = sink(&site.namespace("sink"), "alone", false)?;
+    let broadcast = [0xff; 6];
+    let flows = traffic(mac::OUT, broadcast, ESTABLISHED.flows, 0);
+    let load = Load::flood(&site.namespace("source"), "alone", flows);
+    std::thread::sleep(SETTLE);
+    let got = sample(&sink, &[], Duration::from_secs(1))?;
+    load.stop()?;
+    Ok(got.packets_per_second)
+}
+
+fn one_round(
+    site: &Site,
+    case: &Case,
+    kind: Kind,
+    place: Napi,
+    time: Duration,
+) -> Result<Sample, Error> {
+    let many = case.flows > 100_000;
+    let running = Running::start(site, kind, !many)?;
+    if let (true, Running::Penstock(node)) = (many, &running) {
+        node.put(&long_idle())?;
+    }
+    ground::place(&site.namespace("node"), place)?;
+    establish(site, case, &running)?;
+    let sink = sink(&site.namespace("sink"), "in", false)?;
+    let flood =
+        Traffic { fresh_every: case.fresh_every, ..traffic(mac::OUT, mac::LEFT, case.flows, 0) };
+    let load = Load::flood(&site.namespace("source"), "out", flood);
+    std::thread::sleep(SETTLE);
+    let got = sample(&sink, &running.tasks(), time)?;
+    load.stop()?;
+    running.stop(site)?;
+    Ok(got)
+}
+
+/// Opens all flows at a pace that nobody is swamped by, and has them answered, again until all are
+/// there, and in the driver where they shall be.
+pub(super) fn establish(site: &Site, case: &Case, running: &Running) -> Result<(), Error> {
+    if matches!(running, Running::Bare(_) | Running::Redirect(_)) {
+        return Ok(());
+    }
+    let reflector = site.namespace("sink").enter(|| Sink::reflect("in"))??;
+    // A little longer than one turn: a pace ends by the clock, not by the count.
+    let time = Duration::from_secs_f64(1.2 * f64::from(case.flows) / f64::from(case.rate));
+    let mut reached = String::new();
+    for _ in 0..ESTABLISH_ROUNDS_MAX {
+        let all = traffic(mac::OUT, mac::LEFT, case.flows, 0);
+        Load::paced(&site.namespace("source"), "out", all, case.rate, time).join()?;
+        let Running::Penstock(node) = running else {
+            drop(reflector);
+            return Ok(());
+        };
+        let status = node.status()?;
+        let is_driven = status.driver.entries_max > 0;
+        let driven = status.driver.entries as f64 >= IN_DRIVER * f64::from(case.flows);
+        if status.flows >= u64::from(case.flows) && (driven || !is_driven) {
+            return Ok(());
+        }
+        reached = format!("{} flows, {} in the driver", status.flows, status.driver.entries);
+        if case.flows > 100_000 {
+            eprintln!("{reached}");
+        }
+    }
+    let command = format!("establish {} flows", case.flows);
+    Err(Error::Command { command, output: format!("{reached} after {ESTABLISH_ROUNDS_MAX} turns") })
+}
+
+fn outcome(
+    case: &Case,
+    results: &[Rounds],
+    place: impl Fn(Kind) -> Napi,
+    generator: f64,
+) -> Outcome {
+    let named = |index: usize| {
+        let kind: Kind = case.kinds[index];
+        format!("{} subject={} napi={}", case.name, kind.name(), place(kind).name())
+    };
+    let packets: Vec<f64> = results.iter().map(|rounds| median(&rounds.packets)).collect();
+    let cpu: Vec<f64> = results.iter().map(|rounds| median(&rounds.cpu_ns)).collect();
+    let cores: Vec<f64> = results.iter().map(|rounds| median(&rounds.cores)).collect();
+    let mut figures = Vec::new();
+    for (values, unit) in [(&packets, "packets/s"), (&cpu, "cpu-ns/packet")] {
+        for (index, kind) in case.kinds.iter().enumerate().skip(1) {
+            let figure = Figure::alone("nic", named(0), values[0], unit).on(cores[0]);
+            figures.push(figure.beside(kind.name(), values[index]));
+        }
+    }
+    // The shard's own ratios.
+    if let Some(shard) = case.kinds.iter().position(|&kind| kind == Kind::Penstock) {
+        for peer in [Kind::Bare, Kind::Nftables] {
+            let Some(index) = case.kinds.iter().position(|&kind| kind == peer) else { continue };
+            let figure = Figure::alone("nic", named(shard), packets[shard], "packets/s");
+            figures.push(figure.on(cores[shard]).beside(peer.name(), packets[index]));
+        }
+    }
+    let alone = format!("{} subject=generator", case.name);
+    figures.push(Figure::alone("nic", alone, generator, "packets/s").on(1.0));
+    let fastest = packets.iter().copied().fold(0.0, f64::max);
+    let damaged: u64 = results.iter().map(|rounds| rounds.damaged).sum();
+    let void = if generator <= fastest {
+        Some(format!(
+            "the generator alone reaches {generator:.0} packets/s, a subject {fastest:.0}"
+        ))
+    } else if damaged > 0 {
+        Some(format!("{damaged} packets came with a wrong checksum"))
+    } else if packets[0] == 0.0 {
+        Some("nothing came through Penstock".into())
+    } else {
+        None
+    };
+    Outcome { figures, void }
+}

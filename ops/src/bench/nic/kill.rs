@@ -1,0 +1,72 @@
+//! What is lost when the process is killed under established flows, counted by the numbers that
+//! packets carry: until the next start, and until that one has taken over.
+
+use super::flood::{ESTABLISHED, establish};
+use crate::bench::Outcome;
+use crate::bench::ground::mac;
+use crate::bench::load::{Load, sink, traffic};
+use crate::bench::report::Figure;
+use crate::bench::subject::{Kind, Running};
+use crate::lab::error::Error;
+use crate::lab::site::Site;
+use std::time::{Duration, Instant};
+
+const RATE: u32 = 100_000;
+const FLOWS: u32 = 10_000;
+/// How long packets pass before the kill, while no process is there, and after the start.
+const BEFORE: Duration = Duration::from_secs(1);
+const DEAD: Duration = Duration::from_secs(1);
+const AFTER: Duration = Duration::from_secs(3);
+/// How long the node may take until it is ready.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// More than all of it takes: the load is stopped before.
+const LOAD_LIMIT: Duration = Duration::from_secs(40);
+
+/// Measures.
+///
+/// # Errors
+/// When the node does not start, or its flows are not established.
+pub(super) fn measure(site: &Site, rounds: u32) -> Result<Outcome, Error> {
+    let mut lost = 0;
+    let mut sent = 0;
+    let mut seconds = 0.0;
+    let mut again = 0;
+    for round in 1..=rounds {
+        let (numbers, missing, twice, time) = one_round(site)?;
+        eprintln!("kill, round {round}: {missing} of {numbers} packets lost, {twice} came twice");
+        lost += missing;
+        sent += numbers;
+        again += twice;
+        seconds += time;
+    }
+    let rate = sent as f64 / seconds;
+    let case = format!("SIGKILL at {rate:.0} packets/s of {FLOWS} flows, {sent} packets, lost");
+    let void = (again > 0).then(|| format!("{again} packets came twice"));
+    Ok(Outcome { figures: vec![Figure::alone("nic", case, lost as f64, "packets")], void })
+}
+
+/// Packets sent, lost and doubled, and for how long they were sent.
+fn one_round(site: &Site) -> Result<(u64, u64, u64, f64), Error> {
+    let running = Running::start(site, Kind::Driver, true)?;
+    establish(site, &ESTABLISHED, &running)?;
+    let Running::Penstock(mut node) = running else { unreachable!("it was started") };
+    let sink = sink(&site.namespace("sink"), "in", true)?;
+    let begun = Instant::now();
+    let flows = traffic(mac::OUT, mac::LEFT, FLOWS, 0);
+    let load = Load::paced(&site.namespace("source"), "out", flows, RATE, LOAD_LIMIT);
+    std::thread::sleep(BEFORE);
+    node.kill()?;
+    std::thread::sleep(DEAD);
+    node.spawn()?;
+    node.wait_until_ready(READY_LIMIT)?;
+    std::thread::sleep(AFTER);
+    let sent = load.end()?;
+    let time = begun.elapsed().as_secs_f64();
+    let missing = sink.missing(sent)?;
+    if let Some(missing) = missing {
+        eprintln!("packets {} to {}: {} are missing", missing.first, missing.last, missing.count);
+    }
+    let again = sink.counts()?.again;
+    node.stop()?;
+    Ok((sent, missing.map_or(0, |missing| missing.count), again, time))
+}
