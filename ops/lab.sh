@@ -11,7 +11,7 @@ Installs what is missing, builds Penstock, and runs the lab. Can be run again at
   ops/lab.sh --only T2    play some of the rows only
   ops/lab.sh --help       this text
 
-Needs Debian 12 or Ubuntu 22.04 or later, Linux 5.9, root and git, and about 8 GB of disk. What is built lies
+Needs Debian 12 or Ubuntu 22.04 or later, Linux 5.11, root and git, and about 8 GB of disk. What is built lies
 in a folder of its own outside of the checkout; CARGO_TARGET_DIR names another one.
 HELP
 }

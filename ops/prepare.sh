@@ -34,8 +34,8 @@ check_machine() {
   esac
   IFS=.- read -r major minor _ < <(uname -r)
   minor=${minor%%[^0-9]*}
-  if ((major < 5 || (major == 5 && minor < 9))); then
-    fail "this is Linux $(uname -r), and XDP links need 5.9" \
+  if ((major < 5 || (major == 5 && minor < 11))); then
+    fail "this is Linux $(uname -r), and the XDP programs need 5.11" \
       "use Debian 12, Ubuntu 22.04 or a later one"
   fi
   if ((EUID != 0)); then

@@ -14,6 +14,7 @@
 // with any change of a structure here.
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -67,15 +68,21 @@ struct flow6 {
     __u32 protocol;
 };
 
-// What an entry says beside its new ends.
+// Where an entry lies: its row, and the number that the row has while it is this entry's. Elements
+// of a hash may be used again while a program still looks at them, so what is found there is eight
+// bytes, read at once, and believed only if the row has that number and this key.
+struct place {
+    __u32 slot;
+    __u32 number;
+};
+
+// On which terms an entry counts.
 struct terms {
     // Index of the generation word: shard << 16 | requirement.
     __u32 word;
     __u32 generation;
     // Number of the next hop's row, of the same shard.
     __u32 next_hop;
-    // Its place in `counts`.
-    __u32 slot;
     // Silence after which it no longer counts.
     __u32 idle_ms;
     __u8 flags;
@@ -84,20 +91,29 @@ struct terms {
 };
 
 struct entry4 {
-    struct terms terms;
+    struct flow4 flow;
     __be32 source;
     __be32 destination;
     __be32 ports;
-    // The kernel's own part, the key and this are two cache lines.
-    __u8 padding[20];
 };
 
 struct entry6 {
-    struct terms terms;
+    struct flow6 flow;
     __be32 source[4];
     __be32 destination[4];
     __be32 ports;
-    __u8 padding[36];
+};
+
+// Two cache lines; of IPv4 the second one is not touched.
+struct row {
+    // 0 while the rest is written.
+    __u32 number;
+    struct terms terms;
+    union {
+        struct entry4 four;
+        struct entry6 six;
+        __u32 words[26];
+    };
 };
 
 // What passed since it was last taken. `last_seen` is of the coarse monotonic clock, in ns.
@@ -152,15 +168,23 @@ struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, 1024);
     __type(key, struct flow4);
-    __type(value, struct entry4);
+    __type(value, struct place);
 } flows4 SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, 1024);
     __type(key, struct flow6);
-    __type(value, struct entry6);
+    __type(value, struct place);
 } flows6 SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1024);
+    __type(key, __u32);
+    __type(value, struct row);
+} rows SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -328,8 +352,39 @@ static __always_inline bool read_hop(const struct terms *terms, struct hop *hop)
     return row->number == terms->next_hop && terms->next_hop;
 }
 
+// Copies words that another processor may write meanwhile.
+static __always_inline void copy(__u32 *to, const volatile __u32 *from, int number)
+{
+    int index;
+
+    for (index = 0; index < number; index++)
+        to[index] = from[index];
+}
+
+static __always_inline bool differ(const void *one, const void *other, int bytes)
+{
+    const __u32 *left = one, *right = other;
+    __u32 difference = 0;
+    int index;
+
+    for (index = 0; index < bytes / 4; index++)
+        difference |= left[index] ^ right[index];
+    return difference;
+}
+
+// Reads the row of a place, of which `bytes` are looked at. False when it is another entry's by now.
+static __always_inline bool read_row(struct place place, struct row *row, int bytes)
+{
+    const volatile struct row *found = bpf_map_lookup_elem(&rows, &place.slot);
+
+    if (!found || found->number != place.number)
+        return false;
+    copy((__u32 *)&row->terms, (const volatile __u32 *)&found->terms, (bytes - 4) / 4);
+    return found->number == place.number;
+}
+
 // Whether an entry counts now. Says where to count its packets.
-static __always_inline int check_terms(const struct terms *terms, __u64 now,
+static __always_inline int check_terms(const struct terms *terms, __u32 slot, __u64 now,
                                        struct counts **counted)
 {
     __u32 index = terms->word;
@@ -337,9 +392,9 @@ static __always_inline int check_terms(const struct terms *terms, __u64 now,
 
     if (!word || *word != terms->generation)
         return left(OUTDATED);
-    index = terms->slot;
-    *counted = bpf_map_lookup_elem(&counts, &index);
-    if (!*counted || now - (*counted)->last_seen > terms->idle_ms * 1000000ull)
+    *counted = bpf_map_lookup_elem(&counts, &slot);
+    // Another processor may have counted a packet since this one looked at the clock.
+    if (!*counted || (__s64)(now - (*counted)->last_seen) > (__s64)terms->idle_ms * 1000000)
         return left(IDLE);
     return 0;
 }
@@ -399,7 +454,8 @@ static __always_inline int drive4(struct xdp_md *context, const struct port *por
     struct upper upper = {};
     struct flow4 flow = {};
     struct counts *counted;
-    struct entry4 *entry;
+    struct place *found, place;
+    struct row row;
     struct hop hop;
     __u64 now;
 
@@ -415,23 +471,27 @@ static __always_inline int drive4(struct xdp_md *context, const struct port *por
     flow.destination = ip->daddr;
     flow.ports = *upper.ports;
     flow.protocol = ip->protocol;
-    entry = bpf_map_lookup_elem(&flows4, &flow);
-    if (!entry)
+    found = bpf_map_lookup_elem(&flows4, &flow);
+    if (!found)
+        return left(UNKNOWN);
+    *(__u64 *)&place = *(volatile __u64 *)found;
+    if (!read_row(place, &row, offsetof(struct row, four) + sizeof(row.four)) ||
+        differ(&row.four.flow, &flow, sizeof(flow)))
         return left(UNKNOWN);
     now = bpf_ktime_get_coarse_ns();
-    if (check_terms(&entry->terms, now, &counted) == LEFT_ALONE)
+    if (check_terms(&row.terms, place.slot, now, &counted) == LEFT_ALONE)
         return LEFT_ALONE;
-    if (entry->terms.flags & DECREMENT_TTL && ip->ttl <= 1)
+    if (row.terms.flags & DECREMENT_TTL && ip->ttl <= 1)
         return left(SPECIAL);
     if (is_partial(&upper, sum_of(addresses, 2), ip->protocol))
         return left(PARTIAL);
-    if (!read_hop(&entry->terms, &hop))
+    if (!read_hop(&row.terms, &hop))
         return left(NO_HOP);
     if (upper.ip_bytes > hop.mtu)
         return left(TOO_BIG);
-    __u64 changed = replace(addresses, &entry->source, 2);
-    rewrite_header4(ip, &entry->terms, changed);
-    translate(&upper, entry->ports, changed);
+    __u64 changed = replace(addresses, &row.four.source, 2);
+    rewrite_header4(ip, &row.terms, changed);
+    translate(&upper, row.four.ports, changed);
     return depart(context, &hop, index, counted, upper.ip_bytes, now);
 }
 
@@ -464,7 +524,8 @@ static __always_inline int drive6(struct xdp_md *context, const struct port *por
     struct upper upper = {};
     struct flow6 flow = {};
     struct counts *counted;
-    struct entry6 *entry;
+    struct place *found, place;
+    struct row row;
     struct hop hop;
     __u64 now;
 
@@ -478,22 +539,26 @@ static __always_inline int drive6(struct xdp_md *context, const struct port *por
     __builtin_memcpy(flow.source, addresses, 32);
     flow.ports = *upper.ports;
     flow.protocol = ip->nexthdr;
-    entry = bpf_map_lookup_elem(&flows6, &flow);
-    if (!entry)
+    found = bpf_map_lookup_elem(&flows6, &flow);
+    if (!found)
+        return left(UNKNOWN);
+    *(__u64 *)&place = *(volatile __u64 *)found;
+    if (!read_row(place, &row, offsetof(struct row, six) + sizeof(row.six)) ||
+        differ(&row.six.flow, &flow, sizeof(flow)))
         return left(UNKNOWN);
     now = bpf_ktime_get_coarse_ns();
-    if (check_terms(&entry->terms, now, &counted) == LEFT_ALONE)
+    if (check_terms(&row.terms, place.slot, now, &counted) == LEFT_ALONE)
         return LEFT_ALONE;
-    if (entry->terms.flags & DECREMENT_TTL && ip->hop_limit <= 1)
+    if (row.terms.flags & DECREMENT_TTL && ip->hop_limit <= 1)
         return left(SPECIAL);
     if (is_partial(&upper, sum_of(addresses, 8), ip->nexthdr))
         return left(PARTIAL);
-    if (!read_hop(&entry->terms, &hop))
+    if (!read_hop(&row.terms, &hop))
         return left(NO_HOP);
     if (upper.ip_bytes > hop.mtu)
         return left(TOO_BIG);
-    rewrite_header6(ip, &entry->terms);
-    translate(&upper, entry->ports, replace(addresses, entry->source, 8));
+    rewrite_header6(ip, &row.terms);
+    translate(&upper, row.six.ports, replace(addresses, row.six.source, 8));
     return depart(context, &hop, index, counted, upper.ip_bytes, now);
 }
 

@@ -5,6 +5,7 @@
 //! wants something sends again.
 
 use crate::cache::{Form, Key};
+use crate::driver_cache::NotAdopted;
 use crate::hash::Seed;
 use crate::nic::{Frame, FrameMemory};
 use crate::packet::{Packet, Parsed, parse};
@@ -162,7 +163,7 @@ impl Shard {
             return;
         };
         while let Some((key, mut question)) = self.pending.questions.pop_until(Time(until)) {
-            self.not_adopted(&key, None, turn.now);
+            self.not_adopted(&key, NotAdopted::Late, turn.now);
             while let Some(frame) = self.pending.parking.pop(&mut question.frames) {
                 self.discard(turn, frame, DropReason::PendingTimeout);
             }
@@ -192,9 +193,10 @@ impl Shard {
                 self.budget.give_back(&key);
                 let installed =
                     if current { self.install(&key, &directive, turn.now) } else { Ok(()) };
-                match current && installed.is_ok() {
-                    true => self.adopt(&key, turn.now),
-                    false => self.not_adopted(&key, None, turn.now),
+                match &installed {
+                    Ok(()) if current => self.adopt(&key, turn.now),
+                    Ok(()) => self.not_adopted(&key, NotAdopted::Late, turn.now),
+                    Err(_) => self.not_adopted(&key, NotAdopted::Unfit, turn.now),
                 }
                 match installed {
                     Ok(()) => {
@@ -206,7 +208,8 @@ impl Shard {
             }
             DirectiveReply::Refuse { key, reason, policy } => {
                 self.counters.refused[reason as usize] += 1;
-                self.not_adopted(&key, current.then_some(reason), turn.now);
+                let why = if current { NotAdopted::Refused(reason) } else { NotAdopted::Late };
+                self.not_adopted(&key, why, turn.now);
                 if current {
                     match reason {
                         RefusalReason::NoRequirement => self.note(&key, UNMATCHED, turn.now),

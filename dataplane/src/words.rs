@@ -80,6 +80,11 @@ impl Words {
         std::mem::take(&mut self.changed)
     }
 
+    /// Has the word of a requirement among those that have changed.
+    pub fn say_again(&mut self, requirement: u16) {
+        self.changed.insert(requirement);
+    }
+
     /// Begins with the words that an earlier process had, by number.
     pub fn take_over(&mut self, words: &[u32]) {
         for (mine, theirs) in self.requirements.iter_mut().zip(words) {

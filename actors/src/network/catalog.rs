@@ -16,7 +16,7 @@ use penstock_event_schema::id::{
     EndpointId, Generation, NetworkId, RequirementId, TargetId, TargetSetId,
 };
 use penstock_event_schema::network::{Endpoint, Network, TargetSet};
-use penstock_event_schema::requirement::{Match, Requirement, Transform};
+use penstock_event_schema::requirement::{Condition, Intervention, Match, Requirement, Transform};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -290,6 +290,14 @@ impl Catalog {
     pub fn packet_limits(&self) -> BTreeMap<RequirementId, u32> {
         let limits = self.requirements().filter_map(|r| Some((r.id, r.limits.packets_per_second?)));
         limits.collect()
+    }
+
+    /// Requirements that intervene on packets a second: counted by the second, so that readings far
+    /// apart are too coarse for them.
+    pub fn rates_watched(&self) -> Vec<RequirementId> {
+        let is_rate = |it: &Intervention| matches!(it.when, Condition::PacketsPerSecondOver(_));
+        let watched = self.requirements().filter(|r| r.interventions.iter().any(is_rate));
+        watched.map(|requirement| requirement.id).collect()
     }
 
     /// The requirement that says what becomes of packets of `key`.

@@ -1,7 +1,7 @@
 //! What the table needs to know of a fast form, the same for both IP versions.
 
 use super::{Table, Tables};
-use crate::driver_cache::{Entry, Entry4, Entry6, Flow4, Flow6, Terms};
+use crate::driver_cache::{Entry4, Entry6, Flow4, Flow6, Rewrite};
 use crate::hash::{Seed, fold};
 use crate::packet::{Packet, array_at, ipv4};
 use crate::report::Slot;
@@ -246,8 +246,8 @@ pub trait Form: Pod {
     /// The DSCP bits to set, where the flags say so.
     fn dscp(&self) -> u8;
 
-    /// As the driver has it, on these terms.
-    fn driver_entry(&self, terms: Terms) -> Entry;
+    /// As the driver has it.
+    fn driver_rewrite(&self) -> Rewrite;
 
     /// Whether packets of the same key leave by both with the same ends and orders, into the same
     /// network.
@@ -433,7 +433,7 @@ macro_rules! form {
                 self.dscp
             }
 
-            fn driver_entry(&self, terms: Terms) -> Entry {
+            fn driver_rewrite(&self) -> Rewrite {
                 let flow = $flow {
                     network: self.network,
                     source: self.source,
@@ -442,15 +442,13 @@ macro_rules! form {
                     destination_port: self.destination_port,
                     protocol: u32::from(self.protocol),
                 };
-                let entry = $entry {
-                    terms,
+                Rewrite::$slot($entry {
+                    flow,
                     source: self.new_source,
                     destination: self.new_destination,
                     source_port: self.new_source_port,
                     destination_port: self.new_destination_port,
-                    padding: bytemuck::Zeroable::zeroed(),
-                };
-                Entry::$slot(flow, entry)
+                })
             }
 
             fn add(&mut self, packets: u64, bytes: u64, tcp_flags: u8, stamp: u32) {

@@ -1,5 +1,5 @@
-//! What the driver's program looks up and what it finds, as `bpf/drive.bpf.c` has them: the key and
-//! the new ends of a fast form, and the terms on which they count.
+//! What the driver's program looks up and what it finds: the key and the new ends of a fast form, and
+//! the terms on which they count. The layout is that of `bpf/drive.bpf.c`.
 //!
 //! An entry is taken from a compiled fast form, so there is one reading of directives.
 
@@ -8,7 +8,7 @@ use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::{NetworkId, ShardId};
 use std::net::IpAddr;
 
-/// What an entry says beside its new ends.
+/// On which terms an entry counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Terms {
@@ -18,8 +18,6 @@ pub struct Terms {
     pub generation: u32,
     /// Number of its next hop's row; 0 is never one.
     pub next_hop: u32,
-    /// Where its packets are counted, among those of all shards.
-    pub slot: u32,
     /// Silence after which it no longer counts, in milliseconds.
     pub idle_ms: u32,
     /// Of the fast form: `DECREMENT_TTL` and `SET_DSCP` are looked at.
@@ -36,7 +34,7 @@ pub fn word_index(shard: ShardId, requirement: u16) -> u32 {
 }
 
 macro_rules! entry {
-    ($flow:ident, $entry:ident, $address:ty, $version:literal, $padding:literal) => {
+    ($flow:ident, $entry:ident, $address:ty, $version:literal) => {
         #[doc = concat!("The key of an ", $version, " direction.")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
         #[repr(C)]
@@ -59,8 +57,8 @@ macro_rules! entry {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
         #[repr(C)]
         pub struct $entry {
-            /// On which terms.
-            pub terms: Terms,
+            /// Which packets.
+            pub flow: $flow,
             /// Source address to leave with.
             pub source: $address,
             /// Destination address to leave with.
@@ -69,8 +67,6 @@ macro_rules! entry {
             pub source_port: [u8; 2],
             /// Destination port to leave with, network byte order.
             pub destination_port: [u8; 2],
-            /// Fills cache lines.
-            pub padding: [u8; $padding],
         }
 
         impl $flow {
@@ -89,8 +85,8 @@ macro_rules! entry {
     };
 }
 
-entry!(Flow4, Entry4, [u8; 4], "IPv4", 20);
-entry!(Flow6, Entry6, [u8; 16], "IPv6", 36);
+entry!(Flow4, Entry4, [u8; 4], "IPv4");
+entry!(Flow6, Entry6, [u8; 16], "IPv6");
 
 /// A key of either version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,13 +97,22 @@ pub enum Flow {
     Six(Flow6),
 }
 
-/// An entry with its key.
+/// What becomes of packets of either version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum Rewrite {
     /// Of IPv4.
-    Four(Flow4, Entry4),
+    Four(Entry4),
     /// Of IPv6.
-    Six(Flow6, Entry6),
+    Six(Entry6),
+}
+
+/// An entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// On which terms it counts.
+    pub terms: Terms,
+    /// Which packets, and what becomes of them.
+    pub rewrite: Rewrite,
 }
 
 impl Flow {
@@ -120,35 +125,25 @@ impl Flow {
     }
 }
 
-impl Entry {
-    /// Its key.
+impl Rewrite {
+    /// Which packets.
     pub fn flow(&self) -> Flow {
-        match *self {
-            Entry::Four(flow, _) => Flow::Four(flow),
-            Entry::Six(flow, _) => Flow::Six(flow),
+        match self {
+            Rewrite::Four(entry) => Flow::Four(entry.flow),
+            Rewrite::Six(entry) => Flow::Six(entry.flow),
         }
     }
+}
 
-    /// Its terms.
-    pub fn terms(&self) -> &Terms {
-        match self {
-            Entry::Four(_, entry) => &entry.terms,
-            Entry::Six(_, entry) => &entry.terms,
-        }
-    }
-
-    fn terms_mut(&mut self) -> &mut Terms {
-        match self {
-            Entry::Four(_, entry) => &mut entry.terms,
-            Entry::Six(_, entry) => &mut entry.terms,
-        }
+impl Entry {
+    /// Which packets.
+    pub fn flow(&self) -> Flow {
+        self.rewrite.flow()
     }
 
     /// Whether packets leave by both entries with the same ends, TTL and DSCP.
-    pub fn rewrites_as(&self, other: &Entry) -> bool {
-        let mut other = *other;
-        let Terms { flags, dscp, .. } = *other.terms();
-        *other.terms_mut() = Terms { flags, dscp, ..*self.terms() };
-        *self == other
+    pub fn leaves_as(&self, other: &Entry) -> bool {
+        let orders = |entry: &Entry| (entry.rewrite, entry.terms.flags, entry.terms.dscp);
+        orders(self) == orders(other)
     }
 }

@@ -19,7 +19,7 @@ mod adopt;
 mod entry;
 mod order;
 
-pub use entry::{Entry, Entry4, Entry6, Flow, Flow4, Flow6, Terms, word_index};
+pub use entry::{Entry, Entry4, Entry6, Flow, Flow4, Flow6, Rewrite, Terms, word_index};
 pub use order::{Counted, Leftovers, Order, Said};
 
 use crate::cache::Form;
@@ -31,12 +31,14 @@ use crate::report::Slot;
 use crate::route::{Hop, RowChange};
 use crate::shard::{Shard, ShardConfig, stamp, time_of};
 use crate::words::Standing;
+pub(crate) use adopt::NotAdopted;
+
 use adopt::Adoption;
 use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
 use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::{NetworkId, ShardId, Time};
 use penstock_event_schema::message::report::ActivityReport;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// How often what the driver has counted is taken. Idle limits and interventions are late by as
 /// much for flows that it carries.
@@ -54,6 +56,9 @@ const BARREN_READS: u8 = 2;
 const REST_MS: u64 = 1_000;
 /// Reports for which a flow is not promoted again that the driver could do nothing with.
 const SHUNNED_REPORTS: u16 = 150;
+/// The same of one that the driver did not take: it had no room, or its answers' direction was not
+/// there yet.
+const REFUSED_REPORTS: u16 = 5;
 /// Flows of which the least busy one is looked for when there is no room.
 const SAMPLES: usize = 8;
 /// Of its slots a full cache gives up at most this part in a reading.
@@ -160,6 +165,8 @@ pub struct DriverCache {
     /// For the choice of samples.
     draw: u64,
     draining: bool,
+    /// Requirements that are watched more closely than readings allow.
+    kept: BTreeSet<u16>,
     adoption: Adoption,
 }
 
@@ -196,6 +203,7 @@ impl DriverCache {
             bars: [0; 2],
             draw: Seed::from_word(config.seed).0[0],
             draining: false,
+            kept: BTreeSet::new(),
             adoption: Adoption::default(),
         }
     }
@@ -217,7 +225,8 @@ impl DriverCache {
 
     /// When the driver's counters are to be taken next.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
-        let busy = self.promoted > 0 || !self.resting.is_empty() || self.draining;
+        let adopts = self.adoption.len() > 0;
+        let busy = self.promoted > 0 || !self.resting.is_empty() || self.draining || adopts;
         (self.is_on() && busy).then_some(self.next_read)
     }
 
@@ -274,6 +283,18 @@ impl DriverCache {
         Some(entry)
     }
 
+    /// Nobody has seen what was to lie in this slot.
+    fn take_back(&mut self, slot: u32) {
+        let Some(held) = self.held.get_mut(slot as usize) else { return };
+        let held = std::mem::replace(held, EMPTY);
+        if held.entry != NOBODY {
+            let place = self.place(decode(held.entry));
+            (place.slot, place.shunned) = (NOT_PROMOTED, REFUSED_REPORTS);
+            self.promoted -= 1;
+            self.free.push(slot);
+        }
+    }
+
     fn rest(&mut self, slot: u32, now: Time) {
         self.resting.push_back((now.plus_ms(REST_MS), slot));
         self.next_read = self.next_read.min(now.plus_ms(READ_MS / READS));
@@ -297,23 +318,17 @@ impl DriverCache {
         (self.held[least].per_second < per_second / 2).then_some(least as u32)
     }
 
-    fn terms<F: Form>(&self, form: &F, slot: u32, next_hop: u32) -> Terms {
+    fn terms<F: Form>(&self, form: &F, idle_ms: u32) -> Terms {
         let state = form.state();
         Terms {
             word: word_index(self.shard, state.requirement),
             generation: state.generation,
-            next_hop,
-            slot: self.base() + slot,
-            idle_ms: 0,
+            next_hop: state.next_hop,
+            idle_ms,
             flags: state.flags & DRIVEN,
             dscp: form.dscp(),
             zero: [0; 2],
         }
-    }
-
-    /// The first of this shard's slots among those of all shards.
-    fn base(&self) -> u32 {
-        u32::from(self.shard.0) * self.held.len() as u32
     }
 }
 
@@ -338,8 +353,14 @@ impl Shard {
             return;
         }
         let orders = &mut self.driver.orders;
-        for requirement in self.words.take_changed() {
-            orders.push(Order::Word { requirement, word: self.words.word(requirement) });
+        // Before the shard knows its networks it does not know its limits either.
+        if self.router.has_networks() {
+            for requirement in self.words.take_changed() {
+                let kept = u32::from(self.driver.kept.contains(&requirement));
+                // No entry has a word like that of a metered requirement.
+                let word = self.words.word(requirement) | kept;
+                orders.push(Order::Word { requirement, word });
+            }
         }
         for change in self.router.take_changes() {
             orders.push(match change {
@@ -357,12 +378,20 @@ impl Shard {
         match said {
             Said::Refused { slot } => {
                 self.counters.driver_refused += 1;
-                self.driver.let_go(slot, now);
+                self.driver.take_back(slot);
             }
             Said::Removed { flow, counted } => self.report_removed(&flow, &counted, now),
             Said::Read { first, count, counted } => self.take_reading(first, count, &counted, now),
         }
         self.refresh_gauges();
+    }
+
+    /// Which requirements the driver must not carry flows of: these are all.
+    pub(crate) fn keep_from_driver(&mut self, kept: BTreeSet<u16>) {
+        for &requirement in kept.symmetric_difference(&self.driver.kept) {
+            self.words.say_again(requirement);
+        }
+        self.driver.kept = kept;
     }
 
     /// Which ports the driver can use has changed.
@@ -377,7 +406,7 @@ impl Shard {
     pub(crate) fn drain_driver(&mut self, now: Time) {
         self.driver.draining = true;
         self.drain_some(now);
-        self.driver.next_read = now.plus_ms(READ_MS / READS);
+        self.driver.next_read = now.plus_ms(1);
     }
 
     /// Looks at an entry that is being reported: `packets` since it was reported last.
@@ -424,9 +453,8 @@ impl Shard {
         }
         let held = &mut self.driver.held[number as usize];
         (held.next_hop, held.generation) = (state.next_hop, state.generation);
-        let terms = Terms { idle_ms, ..self.driver.terms(form, number, state.next_hop) };
-        let entry = form.driver_entry(terms);
-        self.driver.orders.push(Order::Change { entry, slot: number });
+        let terms = self.driver.terms(form, idle_ms);
+        self.driver.orders.push(Order::Change { terms, slot: number });
     }
 
     /// Whether the driver's maps hold all that is done with packets of an entry that counts, and
@@ -437,6 +465,7 @@ impl Shard {
         matches!(protocol, Protocol::TCP | Protocol::UDP)
             && state.flags & (flag::NEGATIVE | flag::SIDE_TABLE) == 0
             && self.words.standing(state.requirement, state.generation) == Standing::Valid
+            && !self.driver.kept.contains(&state.requirement)
             && self.router.hop(state.next_hop).is_some_and(|hop| is_way(hop, self.driver.drives))
             && self
                 .router
@@ -464,8 +493,8 @@ impl Shard {
             return;
         };
         let state = form.state();
-        let terms = Terms { idle_ms, ..self.driver.terms(&form, number, state.next_hop) };
-        let entry = form.driver_entry(terms);
+        let terms = self.driver.terms(&form, idle_ms);
+        let entry = Entry { terms, rewrite: form.driver_rewrite() };
         let held = Held {
             entry: code(F::slot(slot)),
             next_hop: state.next_hop,
@@ -504,7 +533,7 @@ impl Shard {
         }
         // It comes to another shard, which promotes it without asking.
         let bare = F::bare(&back, 0).filter(|_| !self.config.both_directions)?;
-        Some(Answered::Where(bare.driver_entry(bytemuck::Zeroable::zeroed()).flow()))
+        Some(Answered::Where(bare.driver_rewrite().flow()))
     }
 
     /// Takes what a part of the slots has counted into their entries.
@@ -520,6 +549,9 @@ impl Shard {
             }
             let held = &mut self.driver.held[slot as usize];
             if held.entry == NOBODY {
+                if let Some(counted) = found {
+                    self.driver.adoption.put_aside(counted);
+                }
                 continue;
             }
             let packets = found.map_or(0, |counted| counted.packets);
@@ -617,7 +649,7 @@ impl Shard {
         self.driver.let_go(number, now);
         self.driver.place(F::slot(slot)).shunned = shunned;
         self.counters.driver_demoted += 1;
-        let flow = form.driver_entry(bytemuck::Zeroable::zeroed()).flow();
+        let flow = form.driver_rewrite().flow();
         self.driver.orders.push(Order::Remove { flow, slot: number });
     }
 
@@ -634,8 +666,7 @@ impl Shard {
         let slots = driver.held.len() as u64;
         let bound = |part: u64| ((slots * part / READS) as u32).min(driver.unused);
         let (first, end) = (bound(driver.part), bound(driver.part + 1));
-        // What was left is counted once somebody knows whose it is.
-        if end > first && driver.adoption.len() == 0 {
+        if end > first {
             driver.orders.push(Order::Read { first, count: end - first });
         }
         driver.part = (driver.part + 1) % READS;
@@ -644,7 +675,8 @@ impl Shard {
             driver.bars = [0, driver.bars[0]];
         }
         driver.next_read = now.plus_ms(READ_MS / READS);
-        if driver.draining {
+        if driver.draining && driver.promoted > 0 {
+            driver.next_read = now.plus_ms(1);
             self.drain_some(now);
         }
     }

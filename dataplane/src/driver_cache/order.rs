@@ -1,6 +1,6 @@
 //! What a shard has done in the driver's cache, and what it hears of it.
 
-use super::entry::{Entry, Flow};
+use super::entry::{Entry, Flow, Terms};
 use crate::route::Hop;
 
 /// A change of the driver's cache, or a look at it. Slots are counted within the shard's.
@@ -15,10 +15,11 @@ pub enum Order {
         /// Only if this one is in already: a direction that another shard has promoted.
         only_with: Option<Flow>,
     },
-    /// The same flow in the same slot, on other terms. Its counters go on.
+    /// The same flow in the same slot, by another next hop, or of another generation. Its counters
+    /// go on.
     Change {
-        /// What and how.
-        entry: Entry,
+        /// The terms from now on.
+        terms: Terms,
         /// Its slot.
         slot: u32,
     },
@@ -101,8 +102,8 @@ pub enum Said {
 /// What an earlier process left in the driver for one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leftovers {
-    /// Its flows. Their slots are those of [`Terms::slot`](super::Terms::slot).
-    pub entries: Vec<Entry>,
+    /// Its flows, with their slots.
+    pub entries: Vec<(u32, Entry)>,
     /// The generation word of each requirement, by number; empty stands for zeros.
     pub words: Vec<u32>,
     /// The highest number of a row of next hops.

@@ -21,6 +21,9 @@ impl Shard {
             }
             ShardInput::Share(requirement, share) => self.take_share(requirement, share, turn.now),
             ShardInput::Drives(drives) => self.set_drives(drives),
+            ShardInput::KeepFromDriver(kept) => {
+                self.keep_from_driver(kept.into_iter().map(|requirement| requirement.0).collect());
+            }
             ShardInput::DrainDriver => self.drain_driver(turn.now),
             ShardInput::List { limit } => {
                 let listed = self.listing(limit, turn.now);
@@ -45,6 +48,8 @@ impl Shard {
             Invalidation::Requirement(requirement) => {
                 self.words.invalidate_requirement(requirement);
             }
+            // Whose networks the flows of an earlier process are in is not known yet.
+            Invalidation::Network(_) if self.is_adopting() => self.words.invalidate_all(),
             Invalidation::Network(network) => self.words.invalidate_network(network),
             Invalidation::Unmatched => {
                 self.words.invalidate_unmatched();

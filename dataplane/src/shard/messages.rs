@@ -70,6 +70,9 @@ pub enum ShardInput {
     Share(RequirementId, Option<Share>),
     /// Which ports the driver can use.
     Drives(Drives),
+    /// Which requirements the driver must not carry flows of, since readings of its counters are too
+    /// coarse for them: all of them.
+    KeepFromDriver(Vec<RequirementId>),
     /// The driver's program goes: what it has counted is to be said.
     DrainDriver,
     /// Asks for [`ShardOutput::Listed`].

@@ -504,7 +504,7 @@ fn the_program_leaves_frames_as_the_shard_does() {
 /// An entry that is idle for too long is a miss by the driver's own clock.
 #[test]
 fn silence_ends_an_entry_by_the_drivers_clock() {
-    use penstock_dataplane::driver_cache::{Entry, Order};
+    use penstock_dataplane::driver_cache::Order;
     let mut pair = Pair::new(with_driver());
     let (port, packet) = UDP4.packet(false);
     pair.step(one(port, packet.frame()));
@@ -518,7 +518,7 @@ fn silence_ends_an_entry_by_the_drivers_clock() {
         }
         pair.bed.step(Pass(250));
         for order in pair.bed.shard.driver_orders() {
-            if let Order::Insert { entry: Entry::Four(_, entry), .. } = order {
+            if let Order::Insert { entry, .. } = order {
                 entry.terms.idle_ms = 0;
             }
         }

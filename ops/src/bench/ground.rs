@@ -65,7 +65,8 @@ pub(super) fn build(site: &Site) -> Result<(), Error> {
         "link add out address {out} type veth peer name left address {left} netns {}\n\
          link add alone type veth peer name alone netns {}\n\
          link set out up\nlink set alone up\n\
-         address add 10.1.0.1/16 dev out\n",
+         address add 10.1.0.1/16 dev out\n\
+         route add 10.90.0.0/16 via 10.1.0.2 dev out\n",
         node.name(),
         sink.name()
     ))?;

@@ -340,6 +340,7 @@ impl DataplaneState {
     /// nothing.
     fn everything(&self, shard: ShardId) -> Vec<ShardInput> {
         let mut inputs = self.apportioning.all_of(shard);
+        inputs.push(ShardInput::KeepFromDriver(self.catalog.rates_watched()));
         inputs.push(ShardInput::Networks(self.networks.clone()));
         inputs.push(ShardInput::Owned(self.owned.clone()));
         inputs.extend(self.underlay.changes(&Underlay::default()));
@@ -443,6 +444,7 @@ impl DataplaneState {
 
     /// Brings shards and the kernel to what the catalog says now.
     fn bring_up_to_date(&mut self, mut inputs: Vec<ShardInput>) {
+        inputs.push(ShardInput::KeepFromDriver(self.catalog.rates_watched()));
         let limits = self.follow_limits();
         self.tell_each(limits);
         let networks = steering::networks(&self.catalog, &self.config.ports);
@@ -473,7 +475,12 @@ impl DataplaneState {
         }
         let inputs = underlay.changes(&self.underlay);
         let addresses_changed = underlay.addresses != self.underlay.addresses;
+        let contested = self.contested();
         self.underlay = underlay;
+        if self.contested().iter().any(|address| !contested.contains(address)) {
+            // What the kernel has now is its own, also of established flows.
+            self.tell(&[ShardInput::Invalidate(Invalidation::All)]);
+        }
         self.wiring.set_kernel_addresses(self.underlay.addresses.iter().copied().collect());
         self.tell(&inputs);
         self.admit();
@@ -497,7 +504,8 @@ impl DataplaneState {
     fn admit(&mut self) {
         let Some(program) = &mut self.program else { return };
         let before = program.abilities();
-        let drives = match program.admit(&self.networks) {
+        let macs: Vec<_> = self.underlay.ports.iter().map(|(_, port)| port.mac).collect();
+        let drives = match program.admit(&self.networks, &macs) {
             Ok(drives) => drives,
             Err(error) => return tracing::error!(%error, "ports cannot be told to the driver"),
         };

@@ -126,6 +126,16 @@ pub(super) fn pin_map(folder: &Path, name: &str, map: &aya::maps::Map) -> Result
     map.pin(&path).bpf(|| format!("pin {}", path.display()))
 }
 
+/// Removes the pins of all ports but these: their programs are detached.
+pub(super) fn remove_others(root: &Path, names: &[&str]) -> Result<(), AfXdpError> {
+    for folder in folders(root)? {
+        if !names.contains(&port_of(&folder).as_str()) {
+            remove(&folder)?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes all pins of a port. The link is detached when no process has it open.
 pub(super) fn remove(folder: &Path) -> Result<(), AfXdpError> {
     match fs::remove_dir_all(folder) {

@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -22,7 +23,7 @@ use tracing::{info, warn};
 use super::error::{AfXdpError, Bpf as _, System as _};
 use super::program::program;
 use crate::driver_cache::{
-    Counted, Entry, Entry4, Entry6, Flow, Flow4, Flow6, Leftovers, Order, Said,
+    Counted, Entry, Entry4, Entry6, Flow, Flow4, Flow6, Leftovers, Order, Rewrite, Said, Terms,
 };
 use crate::route::{Hop, PORTS_MAX};
 
@@ -35,11 +36,16 @@ pub(super) const NAME: &str = "penstock_drive";
 /// Where the maps are pinned: longer than any interface's name, whose folders lie beside it.
 pub(super) const FOLDER: &str = "established-flows";
 /// Version of what the maps hold: of the structures in `bpf/drive.bpf.c`.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 /// The maps that are taken over.
-const KEPT: [&str; 7] = ["layout", "flows4", "flows6", "counts", "words", "hops", "tallies"];
+const KEPT: [&str; 8] =
+    ["layout", "flows4", "flows6", "rows", "counts", "words", "hops", "tallies"];
 /// The maps that are pinned to be looked at.
-const SHOWN: [&str; 3] = ["ports", "egress", "steer"];
+const SHOWN: [&str; 2] = ["ports", "egress"];
+/// Begins the name of the pin of the map `steer` of a start. The kernel empties such a map when no
+/// process and no pin has it any more, and then nothing gets past a port that runs on it. So an old
+/// one goes when all ports have been taken over, and not before.
+const STEER: &str = "steer-";
 
 /// Rows of next hops that a shard has: HOPS_MAX of the source.
 const HOPS_MAX: u32 = 65_536;
@@ -48,8 +54,8 @@ const WORDS: u32 = 65_536;
 
 type Key4 = [u8; size_of::<Flow4>()];
 type Key6 = [u8; size_of::<Flow6>()];
-type Value4 = [u8; size_of::<Entry4>()];
-type Value6 = [u8; size_of::<Entry6>()];
+/// `struct place` of the source: slot among those of all shards, and number.
+type Place = [u32; 2];
 
 /// What the maps are made for. They are taken over when it is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -89,6 +95,18 @@ struct HopRow {
     rest: AtomicU32,
     number: AtomicU32,
     zeros: AtomicU32,
+}
+
+/// Words of [`Terms`], and of what a row holds behind them.
+const TERMS_WORDS: usize = size_of::<Terms>() / 4;
+const REWRITE_WORDS: usize = 26;
+
+/// `struct row` of the source.
+#[repr(C)]
+struct Row {
+    number: AtomicU32,
+    terms: [AtomicU32; TERMS_WORDS],
+    rewrite: [AtomicU32; REWRITE_WORDS],
 }
 
 /// `struct counts` of the source.
@@ -174,13 +192,14 @@ pub(super) struct Drive {
     size: DriveSize,
     shared: Arc<Shared>,
     /// By shard, until they are fetched.
-    leftovers: BTreeMap<u16, Vec<Entry>>,
+    leftovers: BTreeMap<u16, Vec<(u32, Entry)>>,
     /// What is in the map `ports`.
     ports: [Option<PortRow>; PORTS_MAX],
 }
 
 /// The memory of the maps that programs and shards share.
 struct Shared {
+    rows: MmapRaw,
     counts: MmapRaw,
     words: MmapRaw,
     hops: MmapRaw,
@@ -214,13 +233,15 @@ impl Drive {
                 Some(folder)
             }
             Some(folder) => {
-                if keeps {
+                if keeps && size.entries_max > 0 {
                     warn!(
                         "the driver holds flows of another version or configuration: they are \
                          dropped, and come back with their next packets"
                     );
                 }
-                remove(&folder)?;
+                for name in KEPT {
+                    unpin_map(&folder.join(name))?;
+                }
                 None
             }
             None => None,
@@ -228,6 +249,7 @@ impl Drive {
         let mut object = load_object(kept.as_deref(), size, ports)?;
         program(&mut object, NAME)?.load().bpf(|| "load the program of the ports".to_owned())?;
         let shared = Arc::new(Shared {
+            rows: map_memory::<Row>(&object, "rows", size.entries())?,
             counts: map_memory::<Counts>(&object, "counts", size.entries())?,
             words: map_memory::<WordRow>(&object, "words", size.shards * WORDS)?,
             hops: map_memory::<HopRow>(&object, "hops", size.shards * HOPS_MAX)?,
@@ -311,12 +333,34 @@ impl Drive {
         for name in SHOWN {
             super::bpffs::pin_map(&folder, name, self.map(name)?)?;
         }
+        let steer = self.steer_pin()?;
+        super::bpffs::pin_map(&folder, &steer, self.map("steer")?)
+    }
+
+    /// Forgets what programs of earlier starts went through: no port runs on them any more.
+    pub(super) fn settle(&mut self, root: &Path) -> Result<(), AfXdpError> {
+        let folder = root.join(FOLDER);
+        let mine = self.steer_pin()?;
+        let what = || format!("read {}", folder.display());
+        for entry in fs::read_dir(&folder).system(what)? {
+            let name = entry.system(what)?.file_name().to_string_lossy().into_owned();
+            if name.starts_with(STEER) && name != mine {
+                unpin_map(&folder.join(name))?;
+            }
+        }
         Ok(())
+    }
+
+    /// The name of this start's pin of `steer`.
+    fn steer_pin(&mut self) -> Result<String, AfXdpError> {
+        let what = || "ask for the map steer".to_owned();
+        let Map::ProgramArray(data) = self.map("steer")? else { return Err(missing("steer")) };
+        Ok(format!("{STEER}{}", data.info().bpf(what)?.id()))
     }
 
     /// Removes the pins under `root`.
     pub(super) fn unpin(root: &Path) -> Result<(), AfXdpError> {
-        remove(&root.join(FOLDER))
+        super::bpffs::remove(&root.join(FOLDER))
     }
 
     /// A shard's part of the cache, with what was left in it. What was left is read anew when a
@@ -332,7 +376,10 @@ impl Drive {
             flows4: self.another("flows4")?,
             flows6: self.another("flows6")?,
             shared: Arc::clone(&self.shared),
+            number: 0,
         };
+        let numbers = side.rows().iter().map(|row| row.number.load(Ordering::Relaxed));
+        let side = DriverSide { number: numbers.max().unwrap_or(0), ..side };
         let first = usize::from(shard) * WORDS as usize;
         let words = &self.shared.words()[first..first + WORDS as usize];
         let words = words.iter().map(|row| row.word.load(Ordering::Relaxed)).collect();
@@ -340,25 +387,31 @@ impl Drive {
         Ok((side, Leftovers { entries, words, hops: hops.unwrap_or(0) }))
     }
 
-    /// Reads all flows, by shard.
-    fn read_leftovers(&mut self) -> Result<BTreeMap<u16, Vec<Entry>>, AfXdpError> {
+    /// Reads all flows, by shard. What a row does not bear out is left out: the program does not
+    /// believe it either.
+    fn read_leftovers(&mut self) -> Result<BTreeMap<u16, Vec<(u32, Entry)>>, AfXdpError> {
         let what = || "read the flows in the driver".to_owned();
-        let mut found: BTreeMap<u16, Vec<Entry>> =
+        let mut places: Vec<(Flow, Place)> = Vec::new();
+        let flows: HashMap<_, Key4, Place> = self.table("flows4")?;
+        for item in flows.iter() {
+            let (key, place) = item.bpf(what)?;
+            places.push((Flow::Four(pod_read_unaligned(&key)), place));
+        }
+        let flows: HashMap<_, Key6, Place> = self.table("flows6")?;
+        for item in flows.iter() {
+            let (key, place) = item.bpf(what)?;
+            places.push((Flow::Six(pod_read_unaligned(&key)), place));
+        }
+        let mut found: BTreeMap<u16, Vec<(u32, Entry)>> =
             (0..self.size.shards as u16).map(|shard| (shard, Vec::new())).collect();
         let entries_max = self.size.entries_max.max(1);
-        let mut note = |entry: Entry| {
-            let shard = (entry.terms().slot / entries_max) as u16;
-            found.entry(shard).or_default().push(entry);
-        };
-        let flows: HashMap<_, Key4, Value4> = self.table("flows4")?;
-        for item in flows.iter() {
-            let (key, value) = item.bpf(what)?;
-            note(Entry::Four(pod_read_unaligned(&key), pod_read_unaligned(&value)));
-        }
-        let flows: HashMap<_, Key6, Value6> = self.table("flows6")?;
-        for item in flows.iter() {
-            let (key, value) = item.bpf(what)?;
-            note(Entry::Six(pod_read_unaligned(&key), pod_read_unaligned(&value)));
+        for (flow, [slot, number]) in places {
+            let Some(row) = self.shared.rows().get(slot as usize) else { continue };
+            let entry = row.read(&flow);
+            if row.number.load(Ordering::Acquire) == number && entry.flow() == flow {
+                let shard = (slot / entries_max) as u16;
+                found.entry(shard).or_default().push((slot % entries_max, entry));
+            }
         }
         Ok(found)
     }
@@ -436,8 +489,13 @@ fn is_ours(folder: &Path, layout: &Layout) -> bool {
     complete && found().is_some_and(|words| bytemuck::cast::<_, Layout>(words) == *layout)
 }
 
-fn remove(folder: &PathBuf) -> Result<(), AfXdpError> {
-    super::bpffs::remove(folder)
+fn unpin_map(path: &Path) -> Result<(), AfXdpError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).system(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A number for the ports and their order (FNV-1a, 64 bits).
@@ -460,7 +518,49 @@ fn map_memory<T>(object: &Ebpf, name: &'static str, count: u32) -> Result<MmapRa
         .system(|| format!("map the memory of the map {name}"))
 }
 
+impl Row {
+    /// Writes all of it so that the program believes none of it before it is whole.
+    fn write(&self, number: u32, entry: &Entry) {
+        self.number.store(0, Ordering::SeqCst);
+        let rewrite: &[u32] = match &entry.rewrite {
+            Rewrite::Four(rewrite) => bytemuck::cast_slice(std::slice::from_ref(rewrite)),
+            Rewrite::Six(rewrite) => bytemuck::cast_slice(std::slice::from_ref(rewrite)),
+        };
+        for (to, word) in self.rewrite.iter().zip(rewrite) {
+            to.store(*word, Ordering::Relaxed);
+        }
+        self.change(&entry.terms);
+        self.number.store(number, Ordering::SeqCst);
+    }
+
+    /// Writes its terms, each word by itself: each is held against something of its own.
+    fn change(&self, terms: &Terms) {
+        let words: [u32; TERMS_WORDS] = bytemuck::cast(*terms);
+        for (to, word) in self.terms.iter().zip(words) {
+            to.store(word, Ordering::Release);
+        }
+    }
+
+    /// What it holds, if it is an entry of the version of `flow`.
+    fn read(&self, flow: &Flow) -> Entry {
+        let terms: [u32; TERMS_WORDS] =
+            std::array::from_fn(|at| self.terms[at].load(Ordering::Relaxed));
+        let rewrite: [u32; REWRITE_WORDS] =
+            std::array::from_fn(|at| self.rewrite[at].load(Ordering::Relaxed));
+        let bytes: &[u8] = bytemuck::cast_slice(&rewrite);
+        let rewrite = match flow {
+            Flow::Four(_) => Rewrite::Four(pod_read_unaligned(&bytes[..size_of::<Entry4>()])),
+            Flow::Six(_) => Rewrite::Six(pod_read_unaligned(&bytes[..size_of::<Entry6>()])),
+        };
+        Entry { terms: bytemuck::cast(terms), rewrite }
+    }
+}
+
 impl Shared {
+    fn rows(&self) -> &[Row] {
+        slice(&self.rows)
+    }
+
     fn words(&self) -> &[WordRow] {
         slice(&self.words)
     }
@@ -486,9 +586,11 @@ fn slice<T>(memory: &MmapRaw) -> &[T] {
 pub(super) struct DriverSide {
     shard: u16,
     entries_max: u32,
-    flows4: HashMap<MapData, Key4, Value4>,
-    flows6: HashMap<MapData, Key6, Value6>,
+    flows4: HashMap<MapData, Key4, Place>,
+    flows6: HashMap<MapData, Key6, Place>,
     shared: Arc<Shared>,
+    /// The number that a row got last.
+    number: u32,
 }
 
 impl DriverSide {
@@ -501,11 +603,7 @@ impl DriverSide {
                         said.push(Said::Refused { slot });
                     }
                 }
-                Order::Change { entry, slot } => {
-                    if !self.put(&entry, EXISTING) {
-                        said.push(Said::Refused { slot });
-                    }
-                }
+                Order::Change { terms, slot } => self.row(slot).change(&terms),
                 Order::Remove { flow, slot } => {
                     self.remove(&flow, slot);
                     let counted = self.take(slot, now()).unwrap_or_default();
@@ -541,29 +639,21 @@ impl DriverSide {
         let counts = self.counts(slot);
         counts.packets.store(0, Ordering::Relaxed);
         counts.bytes.store(0, Ordering::Relaxed);
-        counts.last_seen.store(now(), Ordering::SeqCst);
-        self.put(entry, NEW)
-    }
-
-    fn put(&mut self, entry: &Entry, flags: u64) -> bool {
-        let put = match entry {
-            Entry::Four(flow, entry) => self.flows4.insert(
-                bytemuck::cast::<_, Key4>(*flow),
-                bytemuck::cast::<_, Value4>(*entry),
-                flags,
-            ),
-            Entry::Six(flow, entry) => self.flows6.insert(
-                bytemuck::cast::<_, Key6>(*flow),
-                bytemuck::cast::<_, Value6>(*entry),
-                flags,
-            ),
+        counts.last_seen.store(coarse_now(), Ordering::SeqCst);
+        self.number = self.number.wrapping_add(1).max(1);
+        self.row(slot).write(self.number, entry);
+        let place = [self.first() + slot, self.number];
+        let put = match entry.flow() {
+            Flow::Four(flow) => self.flows4.insert(bytemuck::cast::<_, Key4>(flow), place, NEW),
+            Flow::Six(flow) => self.flows6.insert(bytemuck::cast::<_, Key6>(flow), place, NEW),
         };
         put.is_ok()
     }
 
-    /// Takes a flow out, unless it is another shard's.
+    /// Takes a flow out. From here on no packet is of this entry, whatever the map holds.
     fn remove(&mut self, flow: &Flow, slot: u32) {
-        if self.slot_of(flow) != Some(u32::from(self.shard) * self.entries_max + slot) {
+        self.row(slot).number.store(0, Ordering::SeqCst);
+        if self.slot_of(flow) != Some(self.first() + slot) {
             return;
         }
         let removed = match flow {
@@ -577,17 +667,11 @@ impl DriverSide {
 
     /// Where the packets of a flow are counted, if the driver has it.
     fn slot_of(&self, flow: &Flow) -> Option<u32> {
-        let terms = match flow {
-            Flow::Four(flow) => {
-                let value = self.flows4.get(&bytemuck::cast::<_, Key4>(*flow), 0).ok()?;
-                pod_read_unaligned::<Entry4>(&value).terms
-            }
-            Flow::Six(flow) => {
-                let value = self.flows6.get(&bytemuck::cast::<_, Key6>(*flow), 0).ok()?;
-                pod_read_unaligned::<Entry6>(&value).terms
-            }
+        let place = match flow {
+            Flow::Four(flow) => self.flows4.get(&bytemuck::cast::<_, Key4>(*flow), 0),
+            Flow::Six(flow) => self.flows6.get(&bytemuck::cast::<_, Key6>(*flow), 0),
         };
-        Some(terms.slot)
+        place.ok().map(|[slot, _]| slot)
     }
 
     /// Takes what a slot has counted. None when there is nothing.
@@ -607,7 +691,7 @@ impl DriverSide {
         for slot in 0..self.entries_max {
             let counts = self.counts(slot);
             counts.bytes.fetch_add(100 * packets, Ordering::Relaxed);
-            counts.last_seen.store(now(), Ordering::Relaxed);
+            counts.last_seen.store(coarse_now(), Ordering::Relaxed);
             counts.packets.fetch_add(packets, Ordering::Relaxed);
         }
     }
@@ -628,6 +712,20 @@ impl DriverSide {
         row.number.store(number, Ordering::SeqCst);
     }
 
+    /// The first of this shard's slots among those of all shards.
+    fn first(&self) -> u32 {
+        u32::from(self.shard) * self.entries_max
+    }
+
+    fn rows(&self) -> &[Row] {
+        let first = self.first() as usize;
+        &self.shared.rows()[first..first + self.entries_max as usize]
+    }
+
+    fn row(&self, slot: u32) -> &Row {
+        &self.rows()[slot as usize]
+    }
+
     fn hops(&self) -> &[HopRow] {
         let first = usize::from(self.shard) * HOPS_MAX as usize;
         &self.shared.hops()[first..first + HOPS_MAX as usize]
@@ -638,17 +736,24 @@ impl DriverSide {
     }
 
     fn counts(&self, slot: u32) -> &Counts {
-        let at = u32::from(self.shard) * self.entries_max + slot;
-        &self.shared.counts()[at as usize]
+        &self.shared.counts()[(self.first() + slot) as usize]
     }
 }
 
-/// BPF_NOEXIST and BPF_EXIST of linux/bpf.h.
+/// BPF_NOEXIST of linux/bpf.h.
 const NEW: u64 = 1;
-const EXISTING: u64 = 2;
 
 /// The clock that the program reads: bpf_ktime_get_coarse_ns.
+fn coarse_now() -> u64 {
+    monotonic(rustix::time::ClockId::MonotonicCoarse)
+}
+
+/// The same clock, never behind it: no packet is said to have come later than it has.
 fn now() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    monotonic(rustix::time::ClockId::Monotonic)
+}
+
+fn monotonic(clock: rustix::time::ClockId) -> u64 {
+    let time = rustix::time::clock_gettime(clock);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

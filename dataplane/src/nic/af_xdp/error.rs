@@ -37,6 +37,12 @@ pub enum AfXdpError {
         /// The kernel's id of the program that holds it.
         id: u32,
     },
+    /// The interface is another one than at the beginning of the start.
+    #[error("port {port} was created anew while the node started: start it again")]
+    CreatedAnew {
+        /// Name of the interface.
+        port: String,
+    },
     /// A driver refuses XDP, or a chunk is too small, for the size of frames.
     #[error("port {port}: its MTU of {mtu} bytes is too big, {mtu_max} is the most{hint}")]
     MtuTooBig {
@@ -149,7 +155,7 @@ pub enum AfXdpError {
         fix: &'static str,
     },
     /// The kernel lacks something that is needed.
-    #[error("this kernel lacks {feature}; use Linux 5.9 or later")]
+    #[error("this kernel lacks {feature}; use Linux 5.11 or later")]
     KernelTooOld {
         /// What it lacks, with the version that brought it.
         feature: &'static str,

@@ -284,18 +284,23 @@ impl Program {
         Ok(leftovers)
     }
 
-    /// Says which network hangs on which port, so that the driver knows the flows that come in
-    /// there, and asks anew what the ports can.
+    /// Says which network hangs on which port, and the ports' hardware addresses, so that the driver
+    /// knows the flows that come in there, and asks anew what the ports can.
     ///
     /// # Errors
     /// The kernel refuses the change.
-    pub fn admit(&mut self, networks: &[(NetworkId, PortIndex)]) -> Result<Drives, AfXdpError> {
+    pub fn admit(
+        &mut self,
+        networks: &[(NetworkId, PortIndex)],
+        macs: &[[u8; 6]],
+    ) -> Result<Drives, AfXdpError> {
         let mut drives = Drives::default();
         for (index, program) in (0..).zip(&mut self.ports) {
             program.ability = program.look(self.config.driver_entries_max > 0);
             let network = networks.iter().find(|(_, port)| port.0 == index).map(|it| it.0.0);
             let takes = program.ability.takes();
-            self.drive.set_port(index, program.port.mac, network, takes)?;
+            let mac = macs.get(usize::from(index)).copied().unwrap_or(program.port.mac);
+            self.drive.set_port(index, mac, network, takes)?;
             drives.ingress |= u16::from(takes) << index;
             drives.egress |= u16::from(program.ability.gives()) << index;
         }
@@ -336,6 +341,12 @@ impl Program {
                 }
             }
         }
+        if let Pinning::Pinned(root) = &self.pinning {
+            // A port that is not of this node any more would go on with what goes now.
+            let names: Vec<_> = self.ports.iter().map(|it| it.port.name.as_str()).collect();
+            bpffs::remove_others(root, &names)?;
+            self.drive.settle(root)?;
+        }
         Ok(())
     }
 
@@ -358,7 +369,11 @@ impl Program {
         let asked = self.config.mode;
         let program = &mut self.ports[index];
         // What is attached may have changed since it was loaded.
+        let interface = program.port.interface;
         program.port = Port::read(&program.port.name)?;
+        if program.port.interface != interface {
+            return Err(AfXdpError::CreatedAnew { port: program.port.name.clone() });
+        }
         let folder = match &self.pinning {
             Pinning::Pinned(root) => Some(bpffs::folder(root, &program.port.name)),
             Pinning::Unpinned { .. } => None,
