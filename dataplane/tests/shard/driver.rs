@@ -8,7 +8,7 @@ use crate::frames::{ACK, FIN, Field, Ip, RIGHT, RST, SYN, ip};
 use penstock_dataplane::driver_cache::{Drives, IDLE_MS_MIN, READ_MS};
 use penstock_dataplane::meter::Share;
 use penstock_dataplane::nic::af_xdp::rehearsal::{Driven, Rehearsal};
-use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardInput};
+use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardInput, Wanted};
 use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::id::RequirementId;
 
@@ -324,6 +324,21 @@ fn a_neighbour_that_moves_is_followed_without_the_shard() {
         Driven::On(frame) => assert_eq!(frame[..6], [2, 0, 0, 0, 9, 77]),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_listing_says_for_how_long_the_driver_has_a_direction() {
+    let mut pair = Pair::new(with_driver());
+    pair.establish(&UDP4);
+    pair.establish(&TCP4);
+    let check = |pair: &mut Pair, plan: &Plan, expected: &str| {
+        let keys = [plan.forward, plan.reverse].map(key).to_vec();
+        pair.step(Tell(ShardInput::List(Wanted::Keys(keys))));
+        let listed = pair.bed.seen.pop().expect("a listing");
+        assert_eq!(listed.matches(expected).count(), 2, "{listed}");
+    };
+    pair.step(Pass(1_000));
+    check(&mut pair, &TCP4, "driven for 1000 ms");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use penstock_dataplane::nic::PortIndex;
 use penstock_dataplane::nic::af_xdp::{
     Ability, AfXdp, AfXdpError, Attachment, Bound, Program, Tally,
 };
-use penstock_dataplane::shard::{CachedDirective, Invalidation, ShardInput};
+use penstock_dataplane::shard::{CachedDirective, Invalidation, ShardInput, Wanted};
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::id::{NetworkId, RequirementId, ShardId};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
@@ -60,8 +60,8 @@ pub enum DataplaneMessage {
     /// Answer when everything told before is in force in the kernel and in all shards, or say
     /// what is not.
     Settle(RpcReplyPort<Result<(), String>>),
-    /// Up to so many cached directives of each shard.
-    List(usize, RpcReplyPort<Vec<(ShardId, Vec<CachedDirective>)>>),
+    /// Cached directives, by shard; one that does not answer is left out.
+    List(Wanted, RpcReplyPort<Vec<(ShardId, Vec<CachedDirective>)>>),
     /// How ports and shards are.
     Status(RpcReplyPort<DataplaneStatus>),
     /// What the driver can do at the ports may have changed.
@@ -243,7 +243,7 @@ impl Actor for Dataplane {
             }
             DataplaneMessage::Invalidate(what) => state.tell(&[ShardInput::Invalidate(what)]),
             DataplaneMessage::Settle(reply) => state.settle(reply),
-            DataplaneMessage::List(limit, reply) => state.list(limit, move |listed| {
+            DataplaneMessage::List(wanted, reply) => state.list(wanted, move |listed| {
                 let _ = reply.send(listed);
             }),
             DataplaneMessage::Status(reply) => state.status(reply),
@@ -528,7 +528,9 @@ impl DataplaneState {
         for shard in &self.shards {
             while begun.elapsed() < DRAIN_PATIENCE {
                 // A listing brings fresh counters along.
-                let _ = shard.call(|reply| ShardMessage::List(0, reply), Some(PATIENCE)).await;
+                let _ = shard
+                    .call(|reply| ShardMessage::List(Wanted::AtMost(0), reply), Some(PATIENCE))
+                    .await;
                 let status = shard.call(ShardMessage::Status, Some(PATIENCE)).await;
                 match status {
                     Ok(ractor::rpc::CallResult::Success(status))
@@ -544,7 +546,7 @@ impl DataplaneState {
 
     fn settle(&self, reply: RpcReplyPort<Result<(), String>>) {
         let (error, shards) = (self.steering_error.clone(), self.shards.len());
-        self.list(0, move |listed| {
+        self.list(Wanted::AtMost(0), move |listed| {
             let outcome = match error {
                 Some(error) => Err(format!("recorded, but not in force: {error}")),
                 None if listed.len() < shards => {
@@ -570,18 +572,20 @@ impl DataplaneState {
         }
     }
 
-    /// Asks every shard's thread for its cache and hands on all answers at once.
+    /// Asks every shard's thread for what it has cached, and hands on all answers at once.
     fn list(
         &self,
-        limit: usize,
+        wanted: Wanted,
         done: impl FnOnce(Vec<(ShardId, Vec<CachedDirective>)>) + Send + 'static,
     ) {
         let shards = self.shards.clone();
         tokio::spawn(async move {
             let mut listed = Vec::new();
             for (number, shard) in shards.iter().enumerate() {
-                let answer = shard.call(|reply| ShardMessage::List(limit, reply), Some(PATIENCE));
-                if let Ok(ractor::rpc::CallResult::Success(cached)) = answer.await {
+                let ask = |reply| ShardMessage::List(wanted.clone(), reply);
+                if let Ok(ractor::rpc::CallResult::Success(cached)) =
+                    shard.call(ask, Some(PATIENCE)).await
+                {
                     listed.push((ShardId(number as u16), cached));
                 }
             }
