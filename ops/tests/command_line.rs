@@ -244,7 +244,7 @@ async fn a_session() {
         "top --every 0.1 --count 2",
         "",
         0,
-        "SERVED BY  PACKETS  SHARE\ndriver     0        -\n",
+        "SERVED BY  PACKETS  SHARE\ndriver     0        -",
         "",
     );
     check(

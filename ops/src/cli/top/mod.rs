@@ -26,11 +26,11 @@ All rates are per second, from the node's counters at the last two readings. A p
   driver      the XDP program: it never reached the node's process
   shard       a shard that had its directive cached
   slow path   a tracker: no directive was cached, so the shard asked for it
-A directive that stays on the slow path costs most. When more packets than you expect come to
-shards, `left by the driver` says why: `unknown` are frames of flows that it does not carry, and
-what is the kernel's; `special` are segments that open and close connections, fragments and the
-like. `penstock flow explain` says where a single flow is served. Ports count what shards take and
-hand out, `lost` what found no room in the rings: more shards help.
+When more packets than you expect come to shards, `left by the driver` says why: `unknown` are of
+flows that it does not carry, `special` open or close connections, are fragments and the like. These
+count what goes on to the kernel too. `penstock flow explain` says where a single flow is served.
+Ports count what shards take and hand out, and as `lost` what found no room in their rings: more
+shards help.
 
 On a terminal the view is redrawn until Ctrl-C; elsewhere tables follow each other. While the node
 is away this is said, and tried again.
