@@ -519,6 +519,7 @@ fn the_program_leaves_frames_as_the_shard_does() {
 
 /// An entry that is idle for too long is a miss by the driver's own clock.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the program goes by the kernel's clock")]
 fn silence_ends_an_entry_by_the_drivers_clock() {
     use penstock_dataplane::driver_cache::{Entry, Order};
     let mut pair = Pair::new(with_driver());

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -427,7 +427,7 @@ fn is_ours(folder: &Path, layout: &Layout) -> bool {
     complete && found().is_some_and(|words| bytemuck::cast::<_, Layout>(words) == *layout)
 }
 
-fn remove(folder: &PathBuf) -> Result<(), AfXdpError> {
+fn remove(folder: &Path) -> Result<(), AfXdpError> {
     super::bpffs::remove(folder)
 }
 
