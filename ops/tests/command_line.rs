@@ -5,9 +5,11 @@ mod plane;
 use clap::Parser;
 use penstock_ops::cli::Arguments;
 use plane::Served;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 #[test]
 fn arguments() {
@@ -59,6 +61,10 @@ fn arguments() {
     );
     check("flow explain 10.0.0.1>10.0.0.2", Err("is no flow: write SOURCE:PORT"));
     check("flow watch 10.0.0.1:5>10.0.0.2:53", Ok("every: 1000, patience: None, output: Table"));
+    check("top", Ok("every: 1s, count: None, output: Table"));
+    check("top --every 0.5 --count 3 -o json", Ok("every: 500ms, count: Some(3), output: Json"));
+    check("top --every 0", Err("write seconds, 0.1 to 3600"));
+    check("top --count 0", Err("0 is not in 1.."));
     check("lab run --only t2,nope", Err("there is no such row; there are T2, T1,"));
     check("flow watch 10.0.0.1:5>10.0.0.2:53 --every 5", Err("5 is not in 100..=60000"));
     check("replay --data d --verify", Ok("verify: true, output: Table, question: None"));
@@ -149,6 +155,7 @@ async fn a_session() {
         "",
         "start one with `penstock node`, or name its socket with --socket",
     );
+    check("top", "", 4, "", "start one with `penstock node`");
     let served = Served::at(&socket).await;
     let created = "KIND       NAME     OUTCOME            GENERATION\n\
                    Endpoint   web      created (dry run)  1\n\
@@ -209,6 +216,7 @@ async fn a_session() {
     check("get node", "", 0, "replicas   1 (this node only)", "");
     check("get node", "", 0, "99.00 %", "");
     check("get directives", "", 0, "10.2.0.100:20000>10.2.0.11:8080", "");
+    check("get directives", "", 0, "driver 5s  forward", "");
     check(
         "flow list --requirement web",
         "",
@@ -232,6 +240,21 @@ async fn a_session() {
         "waiting for a flow of 10.0.0.1:5>10.0.0.2:53; end with Ctrl-C\nerror: nothing is known",
     );
     check("flow watch 10.0.0.1:5>10.0.0.2:53 -o yaml", "", 2, "", "write table or json");
+    check(
+        "top --every 0.1 --count 2",
+        "",
+        0,
+        "SERVED BY  PACKETS  SHARE\ndriver     0        -",
+        "",
+    );
+    check(
+        "top --every 0.1 --count 1 -o json",
+        "",
+        0,
+        "{\"name\":\"slow_path\",\"perSecond\":0.0}",
+        "",
+    );
+    check("top -o yaml", "", 2, "", "write table or json");
     check("get node name", "", 2, "", "this takes no name");
     let backup = penstock(&socket, &["get", "all", "-o", "yaml"], "").1;
     check("apply -f -", &backup, 0, "unchanged", "");
@@ -260,6 +283,48 @@ Network    clients  deleted
     check("completions bash", "", 0, "_penstock", "");
     check("nonsense", "", 2, "", "unrecognized subcommand");
     check("node --config /no/such/file", "", 3, "", "/no/such/file: cannot be read");
+    served.stop().await;
+}
+
+/// Lines of a pipe, as they come.
+fn lines(pipe: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let all = BufReader::new(pipe).lines().map_while(Result::ok);
+        // The test may have seen enough.
+        all.for_each(|line| drop(sender.send(line)));
+    });
+    lines
+}
+
+/// It goes on while the node is away, and ends well at Ctrl-C.
+#[tokio::test(flavor = "multi_thread")]
+async fn top_outlives_the_node() {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("api.sock");
+    let served = Served::at(&socket).await;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_penstock"))
+        .env("PENSTOCK_SOCKET", &socket)
+        .args(["top", "--every", "0.1", "-o", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let shown = lines(child.stdout.take().expect("piped"));
+    let said = lines(child.stderr.take().expect("piped"));
+    let first = shown.recv_timeout(PATIENCE).expect("a line");
+    assert!(first.starts_with('{') && first.contains("\"node\":\"n1\""), "{first}");
+    served.stop().await;
+    let away = said.recv_timeout(PATIENCE).expect("a word about the node");
+    assert!(away.contains("error: "), "{away}");
+    assert_eq!(said.recv_timeout(PATIENCE).as_deref(), Ok("trying again"));
+    shown.try_iter().for_each(drop);
+    let served = Served::at(&socket).await;
+    shown.recv_timeout(PATIENCE).expect("a line of the node that is back");
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is there");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
     served.stop().await;
 }
 

@@ -12,7 +12,7 @@ pub use thread::{Clock, Side, ThreadError, ThreadOptions};
 
 use crate::meter::Metered;
 use crate::nic::PortIndex;
-use crate::shard::{CachedDirective, Shard, ShardInput, ShardOutput};
+use crate::shard::{CachedDirective, Shard, ShardInput, ShardOutput, Wanted};
 use penstock_event_schema::id::ShardId;
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::tracker::DirectiveRequest;
@@ -46,8 +46,8 @@ pub enum ShardMessage {
     Flush,
     /// The newest counters.
     Status(RpcReplyPort<ShardStatus>),
-    /// Up to `limit` cached directives.
-    List(usize, RpcReplyPort<Vec<CachedDirective>>),
+    /// Cached directives.
+    List(Wanted, RpcReplyPort<Vec<CachedDirective>>),
     /// The thread has ended.
     Ended(Option<String>),
 }
@@ -85,9 +85,9 @@ pub struct ShardState {
     waiting: VecDeque<ShardInput>,
     uplink: Arc<dyn Uplink>,
     status: ShardStatus,
-    /// Whoever wants the cache listed, and how much of it. Only the first has been asked for: so
+    /// Whoever wants the cache listed, and what of it. Only the first has been asked for: so
     /// each answer is the first one's, whatever the thread had no room for.
-    listing: VecDeque<(usize, RpcReplyPort<Vec<CachedDirective>>)>,
+    listing: VecDeque<(Wanted, RpcReplyPort<Vec<CachedDirective>>)>,
     thread: Thread,
 }
 
@@ -151,12 +151,12 @@ impl<S: Side> Actor for ShardActor<S> {
             ShardMessage::Status(reply) => {
                 let _ = reply.send(state.status.clone());
             }
-            ShardMessage::List(limit, reply) => {
-                state.listing.push_back((limit, reply));
-                if state.listing.len() == 1 {
-                    state.waiting.push_back(ShardInput::List { limit });
+            ShardMessage::List(wanted, reply) => {
+                if state.listing.is_empty() {
+                    state.waiting.push_back(ShardInput::List(wanted.clone()));
                     state.flush(&myself);
                 }
+                state.listing.push_back((wanted, reply));
             }
             ShardMessage::Ended(None) => myself.stop(None),
             ShardMessage::Ended(Some(problem)) => return Err(problem.into()),
@@ -197,8 +197,8 @@ impl ShardState {
                     if let Some((_, reply)) = self.listing.pop_front() {
                         let _ = reply.send(listed);
                     }
-                    if let Some(&(limit, _)) = self.listing.front() {
-                        self.waiting.push_back(ShardInput::List { limit });
+                    if let Some((wanted, _)) = self.listing.front() {
+                        self.waiting.push_back(ShardInput::List(wanted.clone()));
                     }
                 }
                 FromThread::Status(status) => self.status = *status,

@@ -1,7 +1,7 @@
 //! What a shard does with inputs that are not packets.
 
-use super::{CachedDirective, Invalidation, Shard, ShardInput, Turn, time_of};
-use crate::cache::{Form, Table};
+use super::{CachedDirective, Invalidation, Shard, ShardInput, Turn, Wanted, time_of};
+use crate::cache::Form;
 use crate::nic::FrameMemory;
 use penstock_event_schema::directive::{Direction, FastForm4, FastForm6, flag};
 use penstock_event_schema::flow::FlowKey;
@@ -25,8 +25,8 @@ impl Shard {
                 self.keep_from_driver(kept.into_iter().map(|requirement| requirement.0).collect());
             }
             ShardInput::DrainDriver => self.drain_driver(turn.now),
-            ShardInput::List { limit } => {
-                let listed = self.listing(limit, turn.now);
+            ShardInput::List(wanted) => {
+                let listed = self.listing(&wanted, turn.now);
                 // Whoever asks faster than it takes waits for nothing that it would read.
                 let _ = self.outbox.listing(listed);
             }
@@ -85,48 +85,58 @@ impl Shard {
         }
     }
 
-    fn listing(&self, limit: usize, now: Time) -> Vec<CachedDirective> {
-        let mut listed = Vec::new();
-        self.list_table(&self.tables.four, limit, now, &mut listed);
-        self.list_table(&self.tables.six, limit, now, &mut listed);
+    fn listing(&self, wanted: &Wanted, now: Time) -> Vec<CachedDirective> {
+        let mut listed: Vec<_> = match wanted {
+            Wanted::AtMost(limit) => {
+                let all = self.all::<FastForm4>(now).chain(self.all::<FastForm6>(now));
+                all.take(*limit).collect()
+            }
+            Wanted::Keys(keys) => {
+                let found = keys.iter().filter_map(|key| match key.source.is_ipv4() {
+                    true => self.cached::<FastForm4>(self.find::<FastForm4>(key)?, now),
+                    false => self.cached::<FastForm6>(self.find::<FastForm6>(key)?, now),
+                });
+                found.collect()
+            }
+        };
         // Where an entry lies depends on the seed; what is shown does not.
         listed.sort_by_key(|cached| cached.key);
         listed
     }
 
-    fn list_table<F: Form>(
-        &self,
-        table: &Table<F>,
-        limit: usize,
-        now: Time,
-        listed: &mut Vec<CachedDirective>,
-    ) {
-        let room = limit.saturating_sub(listed.len());
-        let valid = table.iter().filter(|(_, form)| self.is_valid(&form.state()));
-        listed.extend(valid.take(room).map(|(slot, form)| {
-            let state = form.state();
-            let (source, destination) = form.translated();
-            let side =
-                (state.flags & flag::SIDE_TABLE != 0).then(|| self.side.get(state.side)).flatten();
-            CachedDirective {
-                key: form.flow(),
-                direction: match state.flags & flag::REVERSE {
-                    0 => Direction::Forward,
-                    _ => Direction::Reverse,
-                },
-                requirement: RequirementId(state.requirement),
-                source,
-                destinations: side.map_or_else(
-                    || vec![destination],
-                    |side| side.copies.iter().map(|copy| copy.destination).collect(),
-                ),
-                egress: side.map_or(NetworkId(state.side), |side| side.egress),
-                ops: ops(state.flags),
-                packets: state.packets,
-                last_seen: time_of(state.last_seen, now),
-                driven_since: self.driver.since(F::slot(slot)).map(|since| time_of(since, now)),
-            }
-        }));
+    fn all<F: Form>(&self, now: Time) -> impl Iterator<Item = CachedDirective> {
+        let slots = F::table(&self.tables).iter().map(|(slot, _)| slot);
+        slots.filter_map(move |slot| self.cached::<F>(slot, now))
+    }
+
+    /// The entry in `slot`, when it counts.
+    fn cached<F: Form>(&self, slot: u32, now: Time) -> Option<CachedDirective> {
+        let form = F::table(&self.tables).entry(slot);
+        let state = form.state();
+        if !self.is_valid(&state) {
+            return None;
+        }
+        let (source, destination) = form.translated();
+        let side =
+            (state.flags & flag::SIDE_TABLE != 0).then(|| self.side.get(state.side)).flatten();
+        Some(CachedDirective {
+            key: form.flow(),
+            direction: match state.flags & flag::REVERSE {
+                0 => Direction::Forward,
+                _ => Direction::Reverse,
+            },
+            requirement: RequirementId(state.requirement),
+            source,
+            destinations: side.map_or_else(
+                || vec![destination],
+                |side| side.copies.iter().map(|copy| copy.destination).collect(),
+            ),
+            egress: side.map_or(NetworkId(state.side), |side| side.egress),
+            ops: ops(state.flags),
+            packets: state.packets,
+            last_seen: time_of(state.last_seen, now),
+            driven_since: self.driver.since(F::slot(slot)).map(|since| time_of(since, now)),
+        })
     }
 }
 

@@ -76,10 +76,16 @@ pub enum ShardInput {
     /// The driver's program goes: what it has counted is to be said.
     DrainDriver,
     /// Asks for [`ShardOutput::Listed`].
-    List {
-        /// At most so many.
-        limit: usize,
-    },
+    List(Wanted),
+}
+
+/// Which cached directives are to be listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Whichever, at most so many.
+    AtMost(usize),
+    /// Those of these directions, as far as they are cached.
+    Keys(Vec<FlowKey>),
 }
 
 /// What a shard says.

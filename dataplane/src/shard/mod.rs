@@ -11,7 +11,7 @@ mod messages;
 
 pub use crate::counters::{Counter, DropReason, ShardCounters};
 pub use config::ShardConfig;
-pub use messages::{CachedDirective, Invalidation, PortState, ShardInput, ShardOutput};
+pub use messages::{CachedDirective, Invalidation, PortState, ShardInput, ShardOutput, Wanted};
 
 use crate::answer::Limits;
 use crate::batch::BATCH_MAX;

@@ -210,7 +210,10 @@ impl Bed {
                 }
                 ShardOutput::Listed(listed) => {
                     let shown = listed.iter().map(|c| {
+                        let driven = c.driven_since.map(|since| self.now.ms_since(since));
+                        let driven = driven.map(|ms| format!(", driven for {} s", ms / 1_000));
                         format!("{} {:?} {}>{:?}", c.key, c.direction, c.source, c.destinations)
+                            + &driven.unwrap_or_default()
                     });
                     format!("listed {}", shown.collect::<Vec<_>>().join(", "))
                 }

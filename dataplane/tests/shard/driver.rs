@@ -8,7 +8,7 @@ use crate::frames::{ACK, FIN, Field, Ip, RIGHT, RST, SYN, ip};
 use penstock_dataplane::driver_cache::{Drives, IDLE_MS_MIN, READ_MS};
 use penstock_dataplane::meter::Share;
 use penstock_dataplane::nic::af_xdp::rehearsal::{Driven, Rehearsal};
-use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardInput};
+use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardInput, Wanted};
 use penstock_event_schema::directive::{Directive, Op};
 use penstock_event_schema::id::RequirementId;
 
@@ -327,6 +327,21 @@ fn a_neighbour_that_moves_is_followed_without_the_shard() {
 }
 
 #[test]
+fn a_listing_says_for_how_long_the_driver_has_a_direction() {
+    let mut pair = Pair::new(with_driver());
+    pair.establish(&TCP4);
+    pair.step(Pass(3_000));
+    let keys = [TCP4.forward, TCP4.reverse].map(key).to_vec();
+    pair.step(Tell(ShardInput::List(Wanted::Keys(keys))));
+    let expected = format!(
+        "listed {} Forward 10.2.0.100:20000>[10.2.0.8:8080], driven for 3 s, \
+         {} Reverse 10.1.0.1:80>[10.0.0.5:4000], driven for 3 s",
+        TCP4.forward, TCP4.reverse
+    );
+    assert_eq!(pair.bed.seen.pop(), Some(expected));
+}
+
+#[test]
 fn what_the_driver_counts_is_reported_and_silence_brings_flows_back() {
     let mut pair = Pair::new(with_driver());
     pair.establish(&UDP4);
@@ -503,6 +518,7 @@ fn the_program_leaves_frames_as_the_shard_does() {
 
 /// An entry that is idle for too long is a miss by the driver's own clock.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the program goes by the kernel's clock")]
 fn silence_ends_an_entry_by_the_drivers_clock() {
     use penstock_dataplane::driver_cache::Order;
     let mut pair = Pair::new(with_driver());

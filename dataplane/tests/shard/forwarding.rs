@@ -4,7 +4,7 @@ use crate::bed::{
     Bed, In, Pass, Tell, check, check_with, config, directive, install, invalidate, one,
 };
 use crate::frames::{ACK, FIN, Ip, SYN, ip};
-use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardInput};
+use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardInput, Wanted};
 use penstock_event_schema::directive::Op;
 use penstock_event_schema::id::{NetworkId, RequirementId};
 
@@ -164,7 +164,7 @@ fn replication_sends_a_copy_to_each() {
             invalidate(Invalidation::Keys(vec![crate::bed::key(flow)])),
             one(0, datagram().frame()),
             install(flow, directive(flow, "", &[to(&["10.2.0.9:6"])])),
-            Tell(ShardInput::List { limit: 9 }),
+            Tell(ShardInput::List(Wanted::AtMost(9))),
         ],
         &[
             "ask 1/udp/10.0.0.5:4000>10.1.0.1:5000 new",
@@ -270,16 +270,19 @@ fn several_requirements_share_a_cache_and_go_alone() {
 
 #[test]
 fn what_is_listed_is_what_counts() {
+    const UNKNOWN: &str = "1/tcp/10.0.0.5:1>10.1.0.1:80";
     check_with(
         ShardConfig { both_directions: true, ..config() },
         "both directions, then none",
         [
             one(0, request(FIN | ACK).frame()),
             install(FLOW, directive(FLOW, REVERSE, &[])),
-            Tell(ShardInput::List { limit: 9 }),
-            Tell(ShardInput::List { limit: 0 }),
+            Tell(ShardInput::List(Wanted::AtMost(9))),
+            Tell(ShardInput::List(Wanted::AtMost(0))),
+            Tell(ShardInput::List(Wanted::Keys([REVERSE, UNKNOWN].map(crate::bed::key).to_vec()))),
             Tell(ShardInput::Invalidate(Invalidation::All)),
-            Tell(ShardInput::List { limit: 9 }),
+            Tell(ShardInput::List(Wanted::AtMost(9))),
+            Tell(ShardInput::List(Wanted::Keys(vec![crate::bed::key(FLOW)]))),
         ],
         &[
             "ask 1/tcp/10.0.0.5:40000>10.1.0.1:80 known",
@@ -287,6 +290,8 @@ fn what_is_listed_is_what_counts() {
             "report 1/tcp/10.0.0.5:40000>10.1.0.1:80 1 40 11",
             "listed 1/tcp/10.0.0.5:40000>10.1.0.1:80 Forward 10.2.0.100:20000>[10.2.0.9:8080], \
              2/tcp/10.2.0.9:8080>10.2.0.100:20000 Reverse 10.1.0.1:80>[10.0.0.5:40000]",
+            "listed ",
+            "listed 2/tcp/10.2.0.9:8080>10.2.0.100:20000 Reverse 10.1.0.1:80>[10.0.0.5:40000]",
             "listed ",
             "listed ",
         ],

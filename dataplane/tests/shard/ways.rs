@@ -9,7 +9,7 @@ use crate::bed::{
 use crate::frames::{ACK, FIN, Field, Ip, LEFT, RST, SYN, ethernet, ip, sum};
 use penstock_dataplane::hash::Seed;
 use penstock_dataplane::meter::Share;
-use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardCounters, ShardInput};
+use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardCounters, ShardInput, Wanted};
 use penstock_event_schema::directive::Op;
 use penstock_event_schema::event::flow::RefusalReason::NoRequirement;
 use penstock_event_schema::id::RequirementId;
@@ -267,7 +267,7 @@ fn check(seed: u64, size: usize) -> Bed {
         }
     }
     let end = format!("seed {seed}, size {size}, end");
-    twins.step(&end, Tell(ShardInput::List { limit: 1_000 }));
+    twins.step(&end, Tell(ShardInput::List(Wanted::AtMost(1_000))));
     twins.step(&end, Pass(5_000));
     let Twins([batch, alone]) = twins;
     batch.check_chunks();

@@ -2,10 +2,10 @@
 
 use super::exit::Failure;
 use super::flow::FlowExplainOptions;
-use super::table::{self, count};
+use super::table::{self, count, duration};
 use super::{Connection, Output, print};
 use crate::client::with_query;
-use crate::explain::{FlowPattern, RECORDS_MAX, Story};
+use crate::explain::{FlowPattern, Place, RECORDS_MAX, Served, Story};
 use crate::resource::show;
 use penstock_event_schema::directive::Direction;
 use penstock_event_schema::event::flow::Choice;
@@ -82,6 +82,9 @@ fn text(story: &Story) -> String {
     row("replicas", story.replicas.to_string());
     let ended = story.ended.map(|reason| format!(" ({})", plain(&reason))).unwrap_or_default();
     row("state", format!("{}{ended}", story.state));
+    for served in &story.served {
+        row(&format!("served, {}", plain(&served.direction)), served_text(served));
+    }
     for (what, pair) in [("packets", story.packets), ("bytes", story.bytes)] {
         let shown = pair.map_or_else(
             || "not recorded while it lives".into(),
@@ -90,6 +93,16 @@ fn text(story: &Story) -> String {
         row(what, shown);
     }
     format!("{}\n{}", table::text(&rows), events_text(story))
+}
+
+fn served_text(served: &Served) -> String {
+    match served.place {
+        Place::Driver => {
+            format!("in the driver for {}", duration(served.since_ms.unwrap_or_default()))
+        }
+        Place::Shard => format!("shard {}", served.shard.unwrap_or_default()),
+        Place::None => "not cached".into(),
+    }
 }
 
 fn choice_text(choice: &Choice) -> String {

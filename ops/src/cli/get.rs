@@ -282,7 +282,7 @@ fn directives(options: &GetOptions, connection: &Connection) -> Result<(), Failu
 
 fn directives_table(directives: &[DirectiveRow]) -> String {
     let mut rows = table::table(&[
-        "shard",
+        "where",
         "direction",
         "protocol",
         "source",
@@ -295,7 +295,10 @@ fn directives_table(directives: &[DirectiveRow]) -> String {
     ]);
     for row in directives {
         rows.add_row([
-            row.shard.to_string(),
+            match row.driven_ms {
+                Some(ms) => format!("driver {}", duration(ms)),
+                None => format!("shard {}", row.shard),
+            },
             format!("{:?}", row.direction).to_lowercase(),
             row.key.protocol.to_string(),
             row.key.source_end().to_string(),

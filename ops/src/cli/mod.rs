@@ -12,11 +12,13 @@ pub mod lab;
 pub mod node;
 pub mod replay;
 pub mod table;
+mod top;
 mod watch;
 
 pub use apply::{ApplyOptions, DeleteOptions};
+pub use top::TopOptions;
 
-use crate::client::{Client, Error, Reply};
+use crate::client::{Client, Reply};
 use crate::config::{API_SOCKET, RUN_DIRECTORY};
 use axum::Router;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -48,6 +50,7 @@ First steps:
   penstock apply -f web.yaml              change it
   penstock get requirements               see what is there
   penstock flow list                      see what flows
+  penstock top                            see where packets go, every second
   penstock replay --data DIR --verify     rebuild it from the journal, and check every decision
 
 Exit codes:
@@ -77,6 +80,8 @@ pub enum Command {
     Delete(DeleteOptions),
     /// Look at live flows, or at one flow's whole story
     Flow(flow::FlowOptions),
+    /// Watch where packets go: rates a second by place, drops, ports, the driver
+    Top(TopOptions),
     /// Rebuild and ask what a data folder recorded, now or at a past moment
     Replay(replay::ReplayOptions),
     /// Real packets on this machine
@@ -135,6 +140,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Get(options) => get::get(&options, &connection)?,
         Command::Describe(options) => get::describe(&options, &connection)?,
         Command::Flow(options) => flow::flow(&options, &connection)?,
+        Command::Top(options) => top::top(&options, connection.node()?)?,
         Command::Replay(options) => return replay::replay(&options),
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -179,11 +185,14 @@ impl Connection {
     }
 }
 
-fn wait(request: impl Future<Output = Result<Reply, Error>>) -> Result<Reply, Failure> {
+fn wait<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime
         .map_err(|error| Failure::new(Exit::Failed, format!("error: cannot start: {error}")))?;
-    Ok(runtime.block_on(request)?)
+    Ok(runtime.block_on(work)?)
 }
 
 /// An answer that says no.
@@ -213,6 +222,12 @@ fn rest(shown: usize, total: u64) {
 
 /// Writes to the standard output. A reader that has seen enough (`| head`) is no failure.
 fn print(text: &str) {
+    let _ = printed(text);
+}
+
+/// As [`print`]; whether there is a reader still.
+#[must_use]
+fn printed(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }

@@ -113,7 +113,8 @@ pub(super) fn watch(options: &FlowWatchOptions, connection: &Connection) -> Resu
     }
 }
 
-fn now() -> String {
+/// The time, RFC 3339.
+pub(super) fn now() -> String {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     moment::show(Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
 }

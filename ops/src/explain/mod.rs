@@ -5,9 +5,11 @@
 //! over [`RECORDS_MAX`] records at most.
 
 mod pattern;
+mod served;
 mod story;
 
 pub use pattern::FlowPattern;
+pub use served::{Place, Served, keys, served};
 pub use story::{Candidate, EventRow, Exclusion, RequirementRow, Story};
 
 use memchr::memmem;

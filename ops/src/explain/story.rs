@@ -1,6 +1,6 @@
 //! A flow's story as it is answered.
 
-use super::{Findings, Told};
+use super::{Findings, Served, Told};
 use crate::moment;
 use penstock_actors::network::Catalog;
 use penstock_event_schema::codec::JournalEvent;
@@ -49,6 +49,9 @@ pub struct Story {
     pub replicas: u16,
     /// What its tracker makes of it, or `closed`.
     pub state: String,
+    /// Where each direction is served while it lives; empty when nobody has said.
+    #[serde(default)]
+    pub served: Vec<Served>,
     /// Why it ended, if it did.
     pub ended: Option<CloseReason>,
     /// Packets: since the start of the node while it lives, in all once it is closed. None where
@@ -165,6 +168,7 @@ impl Story {
                 (None, Some(_)) => "closed".into(),
                 (None, None) => "not opened".into(),
             },
+            served: Vec::new(),
             ended: closed.map(|FlowClosed { reason, .. }| *reason),
             packets: counters.map(|counters| pair(counters.packets)),
             bytes: counters.map(|counters| pair(counters.bytes)),

@@ -12,6 +12,7 @@
 mod archivist;
 mod collection;
 pub mod dataplane;
+pub mod dataplane_status;
 pub mod detach;
 pub(crate) mod flows;
 mod health;

@@ -1,7 +1,8 @@
 //! The node as the API sees it.
 
 use super::collection;
-use super::dataplane::{DataplaneMessage, DataplaneStatus};
+use super::dataplane::DataplaneMessage;
+use super::dataplane_status::DataplaneStatus;
 use super::flows;
 use super::wiring::Wiring;
 use crate::api::plane::{
@@ -10,7 +11,7 @@ use crate::api::plane::{
     Unavailable,
 };
 use crate::config::NodeConfig;
-use crate::explain::{self, FlowPattern, Story};
+use crate::explain::{self, FlowPattern, Served, Story};
 use crate::resource::{Kind, Resource};
 use penstock_actors::flow::Stages;
 use penstock_actors::journal::embedded::EmbeddedJournal;
@@ -19,8 +20,8 @@ use penstock_actors::network::{Catalog, Command, Networks, Refusal, Standing};
 use penstock_actors::replay::Until;
 use penstock_actors::shell::clock::Clock;
 use penstock_actors::shell::host::{Denied, HostRef};
-use penstock_dataplane::shard::Invalidation;
-use penstock_dataplane::shard::ShardCounters;
+use penstock_dataplane::shard::{Invalidation, ShardCounters, Wanted};
+use penstock_event_schema::directive::Directive;
 use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::id::Time;
 use penstock_event_schema::requirement::Action;
@@ -110,6 +111,14 @@ impl NodePlane {
         let listing =
             slots.read(move |machines| flows::list(machines, &catalog, &filter, limit, now)).await;
         listing.ok_or_else(ended)
+    }
+
+    /// Where the directions of a live flow are served; nothing when a shard has not answered.
+    async fn served(&self, directive: &Directive) -> Answer<Vec<Served>> {
+        let wanted = Wanted::Keys(explain::keys(directive).map(|(_, key)| key).collect());
+        let listed = self.call(|reply| DataplaneMessage::List(wanted, reply)).await?;
+        let all = listed.len() == usize::from(self.config.shards);
+        Ok(if all { explain::served(directive, &listed, self.clock.now()) } else { Vec::new() })
     }
 
     /// What flows make of each requirement and target set.
@@ -291,12 +300,18 @@ impl Plane for NodePlane {
             reason: error.to_string(),
             fix: "check the disk and the node's log; `penstock replay` reads the folder without a node",
         })?;
-        Ok(found.map(|findings| Story::new(findings, &catalog)))
+        let Some(found) = found else { return Ok(None) };
+        let served = match found.live.is_some() {
+            true => self.served(&found.directive).await?,
+            false => Vec::new(),
+        };
+        Ok(Some(Story { served, ..Story::new(found, &catalog) }))
     }
 
     async fn directives(&self, limit: usize) -> Answer<Listing<DirectiveRow>> {
         let catalog = self.catalog().await?;
-        let listed = self.call(|reply| DataplaneMessage::List(limit, reply)).await?;
+        let wanted = Wanted::AtMost(limit);
+        let listed = self.call(|reply| DataplaneMessage::List(wanted, reply)).await?;
         let entries = self.call(DataplaneMessage::Status).await?;
         let total = entries
             .shards

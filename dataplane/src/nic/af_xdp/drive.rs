@@ -8,24 +8,27 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use aya::maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable, pod_read_unaligned};
-use memmap2::{MmapOptions, MmapRaw};
 use tracing::{info, warn};
 
 use super::error::{AfXdpError, Bpf as _, System as _};
 use super::program::program;
-use crate::driver_cache::{
-    Counted, Entry, Entry4, Entry6, Flow, Flow4, Flow6, Leftovers, Order, Rewrite, Said, Terms,
-};
-use crate::route::{Hop, PORTS_MAX};
+use crate::driver_cache::{Entry, Flow, Flow4, Flow6, Leftovers};
+use crate::route::PORTS_MAX;
+
+mod memory;
+mod side;
+
+use memory::Shared;
+pub(super) use side::DriverSide;
 
 /// What build.rs compiled from `bpf/drive.bpf.c`.
 pub(super) static DRIVE: &[u8] =
@@ -77,45 +80,6 @@ struct PortRow {
     mac: [u8; 6],
     drives: u8,
     zero: u8,
-}
-
-/// An element of `words`: elements of an array begin at multiples of eight bytes.
-#[repr(C)]
-struct WordRow {
-    word: AtomicU32,
-    zero: AtomicU32,
-}
-
-/// `struct hop` of the source.
-#[repr(C)]
-struct HopRow {
-    ethernet: AtomicU64,
-    ethernet_rest: AtomicU32,
-    /// The MTU, the port and a zero, as they lie in memory.
-    rest: AtomicU32,
-    number: AtomicU32,
-    zeros: AtomicU32,
-}
-
-/// Words of [`Terms`], and of what a row holds behind them.
-const TERMS_WORDS: usize = size_of::<Terms>() / 4;
-const REWRITE_WORDS: usize = 26;
-
-/// `struct row` of the source.
-#[repr(C)]
-struct Row {
-    number: AtomicU32,
-    terms: [AtomicU32; TERMS_WORDS],
-    rewrite: [AtomicU32; REWRITE_WORDS],
-}
-
-/// `struct counts` of the source.
-#[repr(C)]
-struct Counts {
-    packets: AtomicU64,
-    bytes: AtomicU64,
-    last_seen: AtomicU64,
-    zero: AtomicU64,
 }
 
 /// What became of frames in the driver: `enum tally` of the source.
@@ -197,20 +161,6 @@ pub(super) struct Drive {
     ports: [Option<PortRow>; PORTS_MAX],
 }
 
-/// The memory of the maps that programs and shards share.
-struct Shared {
-    rows: MmapRaw,
-    counts: MmapRaw,
-    words: MmapRaw,
-    hops: MmapRaw,
-}
-
-// SAFETY: the mappings stay where they are until the last holder goes, and all access to them is by
-// atomics.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
 impl Drive {
     /// Loads the program. Maps of an earlier process under `root` are taken over where `keeps` says
     /// that a port still runs on them, and they were made for the same.
@@ -248,12 +198,7 @@ impl Drive {
         };
         let mut object = load_object(kept.as_deref(), size, ports)?;
         program(&mut object, NAME)?.load().bpf(|| "load the program of the ports".to_owned())?;
-        let shared = Arc::new(Shared {
-            rows: map_memory::<Row>(&object, "rows", size.entries())?,
-            counts: map_memory::<Counts>(&object, "counts", size.entries())?,
-            words: map_memory::<WordRow>(&object, "words", size.shards * WORDS)?,
-            hops: map_memory::<HopRow>(&object, "hops", size.shards * HOPS_MAX)?,
-        });
+        let shared = Arc::new(Shared::of(&object, size)?);
         let mut drive =
             Drive { object, size, shared, leftovers: BTreeMap::new(), ports: [None; PORTS_MAX] };
         if kept.is_some() {
@@ -370,21 +315,14 @@ impl Drive {
             Some(entries) => entries,
             None => self.read_leftovers()?.remove(&shard).unwrap_or_default(),
         };
-        let side = DriverSide {
-            shard,
-            entries_max: self.size.entries_max,
-            flows4: self.another("flows4")?,
-            flows6: self.another("flows6")?,
-            shared: Arc::clone(&self.shared),
-            number: 0,
-        };
-        let numbers = side.rows().iter().map(|row| row.number.load(Ordering::Relaxed));
-        let side = DriverSide { number: numbers.max().unwrap_or(0), ..side };
+        let (flows4, flows6) = (self.another("flows4")?, self.another("flows6")?);
+        let shared = Arc::clone(&self.shared);
+        let side = DriverSide::new(shard, self.size.entries_max, flows4, flows6, shared);
         let first = usize::from(shard) * WORDS as usize;
         let words = &self.shared.words()[first..first + WORDS as usize];
         let words = words.iter().map(|row| row.word.load(Ordering::Relaxed)).collect();
-        let hops = side.hops().iter().map(|row| row.number.load(Ordering::Relaxed)).max();
-        Ok((side, Leftovers { entries, words, hops: hops.unwrap_or(0) }))
+        let hops = side.hops_last();
+        Ok((side, Leftovers { entries, words, hops }))
     }
 
     /// Reads all flows, by shard. What a row does not bear out is left out: the program does not
@@ -507,253 +445,4 @@ fn fingerprint(ports: &[(String, u32)]) -> u64 {
         }
     }
     hash
-}
-
-/// Maps the memory of an array of `count` elements.
-fn map_memory<T>(object: &Ebpf, name: &'static str, count: u32) -> Result<MmapRaw, AfXdpError> {
-    let fd = data(object, name)?.fd().as_fd().as_raw_fd();
-    MmapOptions::new()
-        .len(count as usize * size_of::<T>())
-        .map_raw(fd)
-        .system(|| format!("map the memory of the map {name}"))
-}
-
-impl Row {
-    /// Writes all of it so that the program believes none of it before it is whole.
-    fn write(&self, number: u32, entry: &Entry) {
-        self.number.store(0, Ordering::SeqCst);
-        let rewrite: &[u32] = match &entry.rewrite {
-            Rewrite::Four(rewrite) => bytemuck::cast_slice(std::slice::from_ref(rewrite)),
-            Rewrite::Six(rewrite) => bytemuck::cast_slice(std::slice::from_ref(rewrite)),
-        };
-        for (to, word) in self.rewrite.iter().zip(rewrite) {
-            to.store(*word, Ordering::Relaxed);
-        }
-        self.change(&entry.terms);
-        self.number.store(number, Ordering::SeqCst);
-    }
-
-    /// Writes its terms, each word by itself: each is held against something of its own.
-    fn change(&self, terms: &Terms) {
-        let words: [u32; TERMS_WORDS] = bytemuck::cast(*terms);
-        for (to, word) in self.terms.iter().zip(words) {
-            to.store(word, Ordering::Release);
-        }
-    }
-
-    /// What it holds, if it is an entry of the version of `flow`.
-    fn read(&self, flow: &Flow) -> Entry {
-        let terms: [u32; TERMS_WORDS] =
-            std::array::from_fn(|at| self.terms[at].load(Ordering::Relaxed));
-        let rewrite: [u32; REWRITE_WORDS] =
-            std::array::from_fn(|at| self.rewrite[at].load(Ordering::Relaxed));
-        let bytes: &[u8] = bytemuck::cast_slice(&rewrite);
-        let rewrite = match flow {
-            Flow::Four(_) => Rewrite::Four(pod_read_unaligned(&bytes[..size_of::<Entry4>()])),
-            Flow::Six(_) => Rewrite::Six(pod_read_unaligned(&bytes[..size_of::<Entry6>()])),
-        };
-        Entry { terms: bytemuck::cast(terms), rewrite }
-    }
-}
-
-impl Shared {
-    fn rows(&self) -> &[Row] {
-        slice(&self.rows)
-    }
-
-    fn words(&self) -> &[WordRow] {
-        slice(&self.words)
-    }
-
-    fn hops(&self) -> &[HopRow] {
-        slice(&self.hops)
-    }
-
-    fn counts(&self) -> &[Counts] {
-        slice(&self.counts)
-    }
-}
-
-/// The elements of a mapping. `T` is made of atomics.
-fn slice<T>(memory: &MmapRaw) -> &[T] {
-    // SAFETY: the mapping begins at a page, is readable and writable for as long as `memory` is
-    // borrowed, and holds whole elements; every bit pattern is one, and whoever else writes it does
-    // so by whole words.
-    unsafe { std::slice::from_raw_parts(memory.as_ptr().cast(), memory.len() / size_of::<T>()) }
-}
-
-/// One shard's part of the driver's cache.
-pub(super) struct DriverSide {
-    shard: u16,
-    entries_max: u32,
-    flows4: HashMap<MapData, Key4, Place>,
-    flows6: HashMap<MapData, Key6, Place>,
-    shared: Arc<Shared>,
-    /// The number that a row got last.
-    number: u32,
-}
-
-impl DriverSide {
-    /// Carries out orders, in order, and says what came of them.
-    pub(super) fn carry_out(&mut self, orders: &mut Vec<Order>, said: &mut Vec<Said>) {
-        for order in orders.drain(..) {
-            match order {
-                Order::Insert { entry, slot, only_with } => {
-                    if !self.insert(&entry, slot, only_with) {
-                        said.push(Said::Refused { slot });
-                    }
-                }
-                Order::Change { terms, slot } => self.row(slot).change(&terms),
-                Order::Remove { flow, slot } => {
-                    self.remove(&flow, slot);
-                    let counted = self.take(slot, now()).unwrap_or_default();
-                    said.push(Said::Removed { flow, counted: Counted { slot, ..counted } });
-                }
-                Order::Read { first, count } => {
-                    let now = now();
-                    let slots = first..(first + count).min(self.entries_max);
-                    let counted = slots.filter_map(|slot| self.take(slot, now)).collect();
-                    said.push(Said::Read { first, count, counted });
-                }
-                Order::Word { requirement, word } => {
-                    let at = usize::from(self.shard) * WORDS as usize + usize::from(requirement);
-                    self.shared.words()[at].word.store(word, Ordering::SeqCst);
-                }
-                Order::Hop { number, hop } => self.write_hop(number, &hop),
-                Order::DropHops { first, count } => {
-                    for number in (0..count).map(|step| first.wrapping_add(step)) {
-                        let row = self.hop(number);
-                        if row.number.load(Ordering::Relaxed) == number {
-                            row.number.store(0, Ordering::SeqCst);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn insert(&mut self, entry: &Entry, slot: u32, only_with: Option<Flow>) -> bool {
-        if only_with.is_some_and(|flow| self.slot_of(&flow).is_none()) {
-            return false;
-        }
-        let counts = self.counts(slot);
-        counts.packets.store(0, Ordering::Relaxed);
-        counts.bytes.store(0, Ordering::Relaxed);
-        counts.last_seen.store(coarse_now(), Ordering::SeqCst);
-        self.number = self.number.wrapping_add(1).max(1);
-        self.row(slot).write(self.number, entry);
-        let place = [self.first() + slot, self.number];
-        let put = match entry.flow() {
-            Flow::Four(flow) => self.flows4.insert(bytemuck::cast::<_, Key4>(flow), place, NEW),
-            Flow::Six(flow) => self.flows6.insert(bytemuck::cast::<_, Key6>(flow), place, NEW),
-        };
-        put.is_ok()
-    }
-
-    /// Takes a flow out. From here on no packet is of this entry, whatever the map holds.
-    fn remove(&mut self, flow: &Flow, slot: u32) {
-        self.row(slot).number.store(0, Ordering::SeqCst);
-        if self.slot_of(flow) != Some(self.first() + slot) {
-            return;
-        }
-        let removed = match flow {
-            Flow::Four(flow) => self.flows4.remove(&bytemuck::cast::<_, Key4>(*flow)),
-            Flow::Six(flow) => self.flows6.remove(&bytemuck::cast::<_, Key6>(*flow)),
-        };
-        if let Err(error) = removed {
-            warn!(%error, "a flow could not be taken out of the driver");
-        }
-    }
-
-    /// Where the packets of a flow are counted, if the driver has it.
-    fn slot_of(&self, flow: &Flow) -> Option<u32> {
-        let place = match flow {
-            Flow::Four(flow) => self.flows4.get(&bytemuck::cast::<_, Key4>(*flow), 0),
-            Flow::Six(flow) => self.flows6.get(&bytemuck::cast::<_, Key6>(*flow), 0),
-        };
-        place.ok().map(|[slot, _]| slot)
-    }
-
-    /// Takes what a slot has counted. None when there is nothing.
-    fn take(&self, slot: u32, now: u64) -> Option<Counted> {
-        let counts = self.counts(slot);
-        if counts.packets.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let packets = counts.packets.swap(0, Ordering::Relaxed);
-        let bytes = counts.bytes.swap(0, Ordering::Relaxed);
-        let age_ns = now.saturating_sub(counts.last_seen.load(Ordering::Relaxed));
-        Some(Counted { slot, packets, bytes, age_ns })
-    }
-
-    /// Counts `packets` packets of 100 bytes in each slot, for measuring how long readings take.
-    pub(super) fn count(&self, packets: u64) {
-        for slot in 0..self.entries_max {
-            let counts = self.counts(slot);
-            counts.bytes.fetch_add(100 * packets, Ordering::Relaxed);
-            counts.last_seen.store(coarse_now(), Ordering::Relaxed);
-            counts.packets.fetch_add(packets, Ordering::Relaxed);
-        }
-    }
-
-    /// Writes a row so that the program reads all of it or none: a row without its number does not
-    /// count. Of a row that keeps its number only the neighbour's address differs, in one word.
-    fn write_hop(&self, number: u32, hop: &Hop) {
-        let row = self.hop(number);
-        let [a, b, c, d, e, f, g, h, rest @ ..] = hop.ethernet;
-        let [mtu_low, mtu_high] = hop.mtu.to_ne_bytes();
-        if row.number.load(Ordering::Relaxed) != number {
-            row.number.store(0, Ordering::SeqCst);
-        }
-        let rest_of_all = u32::from_ne_bytes([mtu_low, mtu_high, hop.port.0, 0]);
-        row.rest.store(rest_of_all, Ordering::Relaxed);
-        row.ethernet_rest.store(u32::from_ne_bytes(rest), Ordering::Relaxed);
-        row.ethernet.store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), Ordering::Release);
-        row.number.store(number, Ordering::SeqCst);
-    }
-
-    /// The first of this shard's slots among those of all shards.
-    fn first(&self) -> u32 {
-        u32::from(self.shard) * self.entries_max
-    }
-
-    fn rows(&self) -> &[Row] {
-        let first = self.first() as usize;
-        &self.shared.rows()[first..first + self.entries_max as usize]
-    }
-
-    fn row(&self, slot: u32) -> &Row {
-        &self.rows()[slot as usize]
-    }
-
-    fn hops(&self) -> &[HopRow] {
-        let first = usize::from(self.shard) * HOPS_MAX as usize;
-        &self.shared.hops()[first..first + HOPS_MAX as usize]
-    }
-
-    fn hop(&self, number: u32) -> &HopRow {
-        &self.hops()[(number % HOPS_MAX) as usize]
-    }
-
-    fn counts(&self, slot: u32) -> &Counts {
-        &self.shared.counts()[(self.first() + slot) as usize]
-    }
-}
-
-/// BPF_NOEXIST of linux/bpf.h.
-const NEW: u64 = 1;
-
-/// The clock that the program reads: bpf_ktime_get_coarse_ns.
-fn coarse_now() -> u64 {
-    monotonic(rustix::time::ClockId::MonotonicCoarse)
-}
-
-/// The same clock, never behind it: no packet is said to have come later than it has.
-fn now() -> u64 {
-    monotonic(rustix::time::ClockId::Monotonic)
-}
-
-fn monotonic(clock: rustix::time::ClockId) -> u64 {
-    let time = rustix::time::clock_gettime(clock);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
