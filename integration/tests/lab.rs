@@ -20,6 +20,11 @@ fn penstock() -> PathBuf {
 
 /// Plays one row and fails with everything that the lab printed.
 fn check(row: &str) {
+    check_run(&["--only", row]);
+}
+
+fn check_run(arguments: &[&str]) {
+    let row = arguments.join(" ");
     let effective = Command::new("id").arg("-u").output().expect("id(1)").stdout;
     assert_eq!(
         String::from_utf8_lossy(&effective).trim(),
@@ -27,16 +32,13 @@ fn check(row: &str) {
         "lab tests need root: they make network namespaces and attach XDP programs; use sudo or ops/test.sh"
     );
     let output = Command::new(penstock())
-        .args(["lab", "run", "--only", row])
+        .args(["lab", "run"])
+        .args(arguments)
         .output()
         .expect("the penstock binary runs");
     let printed = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "lab run --only {row}: {}\n{printed}\n{errors}",
-        output.status
-    );
+    assert!(output.status.success(), "lab run {row}: {}\n{printed}\n{errors}", output.status);
     let last = printed.lines().last().unwrap_or_default();
     let passed = last.strip_suffix(" passed, 0 failed").and_then(|count| count.parse::<u32>().ok());
     assert!(
@@ -113,4 +115,15 @@ fn t15_a_flow_that_carries_too_much_is_reset() {
 #[test]
 fn data_folders_with_faults() {
     check("FAULTS");
+}
+
+#[test]
+fn established_flows_stay_in_the_driver_also_when_the_node_is_killed() {
+    check("DRIVER");
+}
+
+/// Without the driver's cache nothing is different for anybody.
+#[test]
+fn all_rows_hold_without_the_drivers_cache() {
+    check_run(&["--driver-cache", "off"]);
 }

@@ -23,7 +23,7 @@ mod read;
 pub use entry::{Entry, Entry4, Entry6, Flow, Flow4, Flow6, Rewrite, Terms, word_index};
 pub use order::{Counted, Leftovers, Order, Said};
 
-use crate::cache::Form;
+use crate::cache::{Form, State};
 use crate::hash::Seed;
 use crate::nic::PortIndex;
 use crate::packet::tcp;
@@ -236,13 +236,16 @@ impl DriverCache {
         }
     }
 
-    /// Since when the driver has had the entry in `slot`, as a stamp.
-    pub(crate) fn since(&self, slot: Slot) -> Option<u32> {
+    /// Since when the driver has carried the entry in `slot`, as a stamp. None while it does not,
+    /// or has it on terms that no longer hold.
+    pub(crate) fn since(&self, slot: Slot, state: &State) -> Option<u32> {
         let place = match slot {
             Slot::Four(slot) => self.four.get(slot as usize),
             Slot::Six(slot) => self.six.get(slot as usize),
         };
-        self.held.get(place?.slot as usize).map(|held| held.since)
+        let held = self.held.get(place?.slot as usize)?;
+        let holds = (held.generation, held.next_hop) == (state.generation, state.next_hop);
+        holds.then_some(held.since)
     }
 
     /// A new entry lies in `slot`, which holds nothing that was promoted.

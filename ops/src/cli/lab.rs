@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 Examples:
   penstock lab run                          build it, prove it, take it down
   penstock lab run --keep                   the same, and leave it up
+  penstock lab run --driver-cache off       all packets through the node's shard
   penstock lab up                           build it and start the node
   penstock lab exec client-1 -- curl -s http://10.90.0.80/
   penstock lab down                         take it down")]
@@ -34,6 +35,9 @@ pub enum Step {
         /// are played only when they are named.
         #[arg(long, value_name = "ROW", value_delimiter = ',', value_parser = crate::lab::row_name)]
         only: Vec<String>,
+        /// Whether established flows stay in the driver.
+        #[arg(long, value_name = "auto|off", default_value = "auto", value_parser = ["auto", "off"])]
+        driver_cache: String,
         /// Who forwards.
         #[arg(long, value_enum, default_value_t, hide = true)]
         subject: Subject,

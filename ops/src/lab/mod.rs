@@ -46,7 +46,9 @@ const INTERRUPTED: u8 = 130;
 pub fn run(options: Options) -> ExitCode {
     let counts = matches!(options.step, Step::Run { .. });
     let result = match options.step {
-        Step::Run { keep, only, subject } => play(keep, &only, subject),
+        Step::Run { keep, only, driver_cache, subject } => {
+            play(keep, &only, subject, driver_cache != "off")
+        }
         Step::Up { subject } => up(subject),
         Step::Exec { name, command } => exec(&name, &command),
         Step::Down => down(),
@@ -111,12 +113,12 @@ fn installed(program: &str, package: &'static str) -> Result<(), Error> {
     if found { Ok(()) } else { Err(Error::Missing { program: program.into(), package }) }
 }
 
-fn play(keep: bool, only: &[String], subject: Subject) -> Result<ExitCode, Error> {
+fn play(keep: bool, only: &[String], subject: Subject, drives: bool) -> Result<ExitCode, Error> {
     let rows = chosen(only);
     let begun = Instant::now();
     let site = take()?;
     let mut cleaning = Cleaning { site: &site, keep };
-    let played = play_rows(&site, subject, &rows);
+    let played = play_rows(&site, subject, &rows, drives);
     let scene = match played {
         Ok(scene) => scene,
         Err(error) => {
@@ -160,8 +162,8 @@ fn chosen(only: &[String]) -> Vec<Row> {
     ROWS.into_iter().filter(wanted).collect()
 }
 
-fn play_rows(site: &Site, subject: Subject, rows: &[Row]) -> Result<Scene, Error> {
-    let mut scene = Scene::build(site, subject)?;
+fn play_rows(site: &Site, subject: Subject, rows: &[Row], drives: bool) -> Result<Scene, Error> {
+    let mut scene = Scene::build(site, subject, drives)?;
     apply(&mut scene, subject)?;
     println!("3. traffic");
     for row in rows {
@@ -198,7 +200,7 @@ fn apply(scene: &mut Scene, subject: Subject) -> Result<(), Error> {
 fn up(subject: Subject) -> Result<ExitCode, Error> {
     let site = take()?;
     let mut cleaning = Cleaning { site: &site, keep: false };
-    let mut scene = Scene::build(&site, subject)?;
+    let mut scene = Scene::build(&site, subject, true)?;
     apply(&mut scene, subject)?;
     cleaning.keep = true;
     hints();

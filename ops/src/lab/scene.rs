@@ -32,6 +32,10 @@ const SERVING: [(&str, &str); 6] = [
 pub(crate) const PLAN: NodePlan =
     NodePlan { resources: include_str!("lab.yaml"), configuration: "" };
 
+/// The same with all packets through its shard.
+const UNDRIVEN: NodePlan =
+    NodePlan { configuration: "dataplane: {driverCache: \"off\"}\n", ..PLAN };
+
 /// Numbers for the tables at the end.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
@@ -52,6 +56,8 @@ pub(crate) struct Scene {
     pub(crate) site: Site,
     /// The node.
     pub(crate) node: Node,
+    /// Whether established flows stay in the driver.
+    pub(crate) drives: bool,
     /// The checks so far.
     pub(crate) checks: Checks,
     /// The figures so far.
@@ -68,17 +74,18 @@ impl Scene {
     ///
     /// # Errors
     /// When something cannot be built or started.
-    pub(crate) fn build(site: &Site, subject: Subject) -> Result<Scene, Error> {
+    pub(crate) fn build(site: &Site, subject: Subject, drives: bool) -> Result<Scene, Error> {
         println!("1. namespaces: two clients, a node with two ports, three servers, a router");
         topology::build(site)?;
         let servers = start_servers(site)?;
         println!("   {} namespaces, {} servers", topology::NAMES.len(), servers.len());
         println!("2. the node: {subject:?}");
-        let node = Node::start(site, subject, PLAN)?;
+        let node = Node::start(site, subject, if drives { PLAN } else { UNDRIVEN })?;
         let (checks, figures) = (Checks::default(), Figures::default());
         Ok(Scene {
             site: site.clone(),
             node,
+            drives,
             checks,
             figures,
             open: Vec::new(),

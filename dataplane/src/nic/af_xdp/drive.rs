@@ -406,6 +406,7 @@ fn load_object(
         .btf(None)
         .map_max_entries("flows4", size.entries())
         .map_max_entries("flows6", size.entries6())
+        .map_max_entries("rows", size.entries())
         .map_max_entries("counts", size.entries())
         .map_max_entries("words", size.shards * WORDS)
         .map_max_entries("hops", size.shards * HOPS_MAX);

@@ -4,6 +4,7 @@
 mod balance;
 mod change;
 mod drain;
+mod driver;
 mod explain;
 mod fast_path;
 mod faults;
@@ -41,7 +42,7 @@ pub(crate) struct Row {
 }
 
 /// All rows, in the order in which they are played.
-pub(crate) const ROWS: [Row; 24] = [
+pub(crate) const ROWS: [Row; 25] = [
     Row {
         name: "T2",
         about: "a balanced address: shares, and flows that stick",
@@ -133,6 +134,12 @@ pub(crate) const ROWS: [Row; 24] = [
         about: "what no requirement matches is left alone",
         is_long: false,
         run: forward::run,
+    },
+    Row {
+        name: "DRIVER",
+        about: "established flows stay in the driver, also when the node is killed",
+        is_long: false,
+        run: driver::run,
     },
     Row {
         name: "RESTART",
