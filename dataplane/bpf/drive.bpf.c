@@ -38,6 +38,8 @@
 
 // The longest IP header and what follows of TCP lie in the first bytes of a frame (RFC 9293 3.1).
 #define TCP_HEADER_BYTES 20
+// Words of the longest upper layer: the MTU of a port is 1778 at most (README.md).
+#define UPPER_WORDS_MAX 445
 
 // Whose frame it is not: the port's steering program's. No action of XDP has this number.
 #define LEFT_ALONE (-1)
@@ -318,11 +320,45 @@ static __always_inline bool read_upper(void *at, const void *end, __u8 protocol,
     return upper->bytes >= sizeof(*udp) && bpf_ntohs(udp->len) == upper->bytes;
 }
 
-// Whether the checksum holds nothing but the sum of the pseudo header: a local stack leaves the
-// rest to hardware that is not there. `addresses` is their sum.
-static __always_inline bool is_partial(const struct upper *upper, __u64 addresses, __u8 protocol)
+// Whether what is covered by a checksum comes to what it should, with the sum of its pseudo header.
+// The odd bytes go first: nothing but the sum outlives the loop, so that the verifier looks at what
+// follows once, and not once for each length.
+static __always_inline bool verifies(const struct upper *upper, const void *end, __u64 sum)
 {
-    return *upper->check == fold(addresses + bpf_htonl(upper->bytes) + bpf_htons(protocol));
+    const __u8 *at = (const void *)upper->ports;
+    __u32 words = upper->bytes / 4, index;
+    const __u8 *odd = at + (words & 0x1ff) * 4;
+
+    if (words > UPPER_WORDS_MAX)
+        return false;
+    for (index = 0; index < (upper->bytes & 3); index++) {
+        // Keeps the compiler from moving the comparison to the side that the verifier forbids.
+        asm volatile("" : "+r"(odd));
+        if ((const void *)(odd + 1) > end)
+            return false;
+        // Bytes at odd places are the second ones of their words.
+        sum += bpf_htons(index & 1 ? *odd : *odd << 8);
+        odd++;
+    }
+    for (index = 0; index < UPPER_WORDS_MAX && index < words; index++) {
+        asm volatile("" : "+r"(at));
+        if ((const void *)(at + 4) > end)
+            return false;
+        sum += *(const __u32 *)at;
+        at += 4;
+    }
+    return fold(sum) == 0xffff;
+}
+
+// Whether the checksum holds nothing but the sum of the pseudo header: a local stack leaves the
+// rest to hardware that is not there. One in 65 536 that are complete looks so too. `addresses` is
+// their sum.
+static __always_inline bool is_partial(const struct upper *upper, const void *end, __u64 addresses,
+                                       __u8 protocol)
+{
+    __u64 pseudo = addresses + bpf_htonl(upper->bytes) + bpf_htons(protocol);
+
+    return *upper->check == fold(pseudo) && !verifies(upper, end, pseudo);
 }
 
 static __always_inline void translate(struct upper *upper, __be32 new_ports, __u64 addresses)
@@ -483,7 +519,7 @@ static __always_inline int drive4(struct xdp_md *context, const struct port *por
         return LEFT_ALONE;
     if (row.terms.flags & DECREMENT_TTL && ip->ttl <= 1)
         return left(SPECIAL);
-    if (is_partial(&upper, sum_of(addresses, 2), ip->protocol))
+    if (is_partial(&upper, end, sum_of(addresses, 2), ip->protocol))
         return left(PARTIAL);
     if (!read_hop(&row.terms, &hop))
         return left(NO_HOP);
@@ -551,7 +587,7 @@ static __always_inline int drive6(struct xdp_md *context, const struct port *por
         return LEFT_ALONE;
     if (row.terms.flags & DECREMENT_TTL && ip->hop_limit <= 1)
         return left(SPECIAL);
-    if (is_partial(&upper, sum_of(addresses, 8), ip->nexthdr))
+    if (is_partial(&upper, end, sum_of(addresses, 8), ip->nexthdr))
         return left(PARTIAL);
     if (!read_hop(&row.terms, &hop))
         return left(NO_HOP);

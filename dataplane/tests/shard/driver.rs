@@ -197,6 +197,23 @@ fn plain_packets_of_established_flows_stay_in_the_driver_and_nothing_else() {
         check_taken("PSH", plan, flags(ACK | 8), true);
     }
     check_taken("no checksum", &UDP4, |packet| packet.field(Field::Zero), true);
+    for plan in PLANS {
+        for odd in [false, true] {
+            let name = "a whole checksum that looks partial";
+            check_taken(name, plan, |packet| that_looks_partial(packet, odd), true);
+        }
+    }
+}
+
+/// Data with which the whole checksum is what a partial one would be.
+fn that_looks_partial(packet: Ip, odd: bool) -> Ip {
+    let with = |word: u16| {
+        let [high, low] = word.to_be_bytes();
+        let data = [high, low, 7, 7, 7, 7, 9];
+        packet.clone().data(&data[..if odd { 7 } else { 6 }])
+    };
+    let looks = |packet: &Ip| packet.segment() == packet.clone().field(Field::Partial).segment();
+    (0..=u16::MAX).map(with).find(looks).expect("one of all words does")
 }
 
 /// Data until the IP packet has so many bytes.

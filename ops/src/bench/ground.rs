@@ -159,6 +159,33 @@ pub(super) fn tasks_named(name: &str) -> Vec<i32> {
     named.collect()
 }
 
+/// Pins a process with all of its threads to a core.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn pin_process(number: u32, core: usize) -> Result<(), Error> {
+    let tasks = fs::read_dir(format!("/proc/{number}/task")).into_iter().flatten().flatten();
+    for task in tasks.filter_map(|task| task.file_name().to_string_lossy().parse().ok()) {
+        pin(task, core)?;
+    }
+    Ok(())
+}
+
+/// Frames for which the ring between the two ends of a veth had no room, or that were refused there,
+/// as one end counts them.
+///
+/// # Errors
+/// When ethtool fails.
+pub(super) fn ring_losses(namespace: &Namespace, interface: &str) -> Result<u64, Error> {
+    let listed = command(namespace.command("ethtool").args(["-S", interface]))?;
+    let lost = listed.lines().filter_map(|line| line.trim().split_once(": "));
+    let lost = lost.filter(|(name, _)| {
+        let dropped = name.ends_with("_drops") && !name.ends_with("_xdp_drops");
+        dropped || name.ends_with("_xmit_errors")
+    });
+    Ok(lost.filter_map(|(_, count)| count.parse::<u64>().ok()).sum())
+}
+
 /// Pins a task to a core.
 ///
 /// # Errors

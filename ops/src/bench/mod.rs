@@ -33,7 +33,7 @@ pub fn run(options: Options) -> ExitCode {
     let rounds = options.rounds;
     let result = match options.bench {
         Bench::Pipeline => Ok(pipeline::run(rounds)),
-        Bench::Nic => nic::run(rounds, options.full),
+        Bench::Nic => nic::run(rounds, options.full, options.only),
         Bench::Open => open::run(rounds),
         Bench::Recover if options.full => recover::run(rounds, 1_000_000),
         Bench::Recover => recover::run(rounds, 100_000),

@@ -10,7 +10,8 @@ Each line of --json is one figure:
 
 Examples:
   penstock bench pipeline
-  penstock bench nic --json --rounds 5")]
+  penstock bench nic --json --rounds 5
+  penstock bench nic --only kill")]
 pub struct Options {
     /// What to measure.
     pub bench: Bench,
@@ -20,11 +21,31 @@ pub struct Options {
     /// How often subject and peer take turns; medians are shown.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=100))]
     pub rounds: u32,
+    /// Of `nic`, this part alone.
+    #[arg(long, value_enum)]
+    pub only: Option<Part>,
     /// With `nic` a million flows as well, with `recover` a million instead of a hundred thousand,
     /// with `replay` ten million records instead of a million; takes minutes, and some gigabytes of
     /// the temporary folder.
     #[arg(long)]
     pub full: bool,
+}
+
+/// A part of `nic`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Packets a second of ten thousand established flows.
+    Established,
+    /// The same of a million.
+    Many,
+    /// The same with a tenth of the packets on new flows.
+    Fresh,
+    /// What is lost when the process is killed.
+    Kill,
+    /// TCP streams.
+    Tcp,
+    /// What reading counters takes.
+    Readings,
 }
 
 /// A benchmark.

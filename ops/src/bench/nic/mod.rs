@@ -8,33 +8,46 @@ mod readings;
 mod streams;
 
 use super::{Outcome, ground};
+use crate::cli::bench::Part;
 use crate::lab::error::Error;
 use crate::lab::site::Site;
 
-/// Measures; with `full` also a million flows, which takes a quarter of an hour.
+/// Measures one part, or all: a million flows only with `full`, since it takes a quarter of an hour.
 ///
 /// # Errors
 /// When the ground cannot be built or a subject does not start.
-pub(super) fn run(rounds: u32, full: bool) -> Result<Outcome, Error> {
+pub(super) fn run(rounds: u32, full: bool, only: Option<Part>) -> Result<Outcome, Error> {
     let site = ground::take()?;
-    let result = measure(&site, rounds, full);
+    let wanted = |part: Part| match only {
+        Some(only) => only == part,
+        None => full || part != Part::Many,
+    };
+    let result = measure(&site, rounds, wanted);
     site.clean();
     result
 }
 
-fn measure(site: &Site, rounds: u32, full: bool) -> Result<Outcome, Error> {
+fn measure(site: &Site, rounds: u32, wanted: impl Fn(Part) -> bool) -> Result<Outcome, Error> {
     ground::build(site)?;
     let mut outcome = Outcome { figures: Vec::new(), void: None };
-    let places = flood::places_of(site, &flood::ESTABLISHED)?;
-    outcome.add(flood::measure(site, rounds, &flood::ESTABLISHED, &places)?);
-    if full {
-        outcome.add(flood::measure(site, rounds, &flood::MANY, &places)?);
+    for (part, case) in [
+        (Part::Established, &flood::ESTABLISHED),
+        (Part::Many, &flood::MANY),
+        (Part::Fresh, &flood::FRESH),
+    ] {
+        if wanted(part) {
+            outcome.add(flood::measure(site, rounds, case)?);
+        }
     }
-    let places = flood::places_of(site, &flood::FRESH)?;
-    outcome.add(flood::measure(site, rounds, &flood::FRESH, &places)?);
-    outcome.add(kill::measure(site, rounds)?);
-    outcome.add(streams::measure(site, rounds)?);
-    outcome.add(readings::measure(rounds)?);
+    if wanted(Part::Kill) {
+        outcome.add(kill::measure(site, rounds)?);
+    }
+    if wanted(Part::Tcp) {
+        outcome.add(streams::measure(site, rounds)?);
+    }
+    if wanted(Part::Readings) {
+        outcome.add(readings::measure(rounds)?);
+    }
     Ok(outcome)
 }
 
