@@ -2,16 +2,18 @@
 // steering program (steer.bpf.c).
 //
 // One instance of this program, with one set of maps, runs on all ports. A frame that is plain,
-// undamaged, and of a flow in `flows4` or `flows6` is rewritten as its shard would, and sent by the
+// undamaged, and of a flow in `rows4` or `rows6` is rewritten as its shard would, and sent by the
 // port of its next hop. Whatever has anything special about it is left as it came:
 //   SYN, FIN, RST; options and extension headers; fragments; all but TCP and UDP; the last hop of
 //   its life; longer than its next link takes; a checksum that a local stack left unfinished; an
 //   entry that is outdated, idle, or without a next hop.
 // Nothing is changed before all of this is known.
 //
-// Entries are written by shards and by nobody else: see dataplane/src/driver_cache/. Program and
-// maps outlive the process, so what is shared has a version: LAYOUT in nic/af_xdp/drive.rs goes up
-// with any change of a structure here.
+// Entries are written by shards and by nobody else: see dataplane/src/driver_cache/. A shard has
+// the frames of one receive queue, so its entries are looked for in the part of that queue alone.
+// What a packet needs of its entry is one cache line of IPv4, two of IPv6.
+// Program and maps outlive the process, so what is shared has a version: LAYOUT in
+// nic/af_xdp/drive.rs goes up with any change of a structure here.
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,8 +31,15 @@
 
 // Ports of a node. Mirrored by PORTS_MAX in route.rs.
 #define PORTS_MAX 16
-// Rows of next hops that a shard has; the low half of an index.
+// Rows of next hops that a shard has; the low half of an index. The same of generation words.
 #define HOPS_MAX 65536
+#define WORDS_MAX 65536
+// An entry lies in one of so many rows, from its home on. Mirrored by WINDOW in place.rs.
+#define WINDOW 8
+// Seconds of 2^20 ns, rounded down.
+#define STAMPS_PER_SECOND 953
+// What another processor may be ahead of this one's look at the clock.
+#define STAMPS_APART 256
 
 // Bits of `flags`, as the fast forms have them (event-schema/src/directive/fast.rs).
 #define DECREMENT_TTL (1 << 2)
@@ -70,60 +79,64 @@ struct flow6 {
     __u32 protocol;
 };
 
-// Where an entry lies: its row, and the number that the row has while it is this entry's. Elements
-// of a hash may be used again while a program still looks at them, so what is found there is eight
-// bytes, read at once, and believed only if the row has that number and this key.
-struct place {
-    __u32 slot;
+// An entry: a key, what its packets leave with, on which terms it counts, and what has passed since
+// that was last taken. A processor that reads it while it is written sees another number before
+// than after.
+struct row4 {
+    // 0 while the rest is written, and while there is none.
     __u32 number;
-};
-
-// On which terms an entry counts.
-struct terms {
-    // Index of the generation word: shard << 16 | requirement.
-    __u32 word;
+    // How far from here, its home, an entry may lie.
+    __u8 reach;
+    __u8 protocol;
+    // Its generation word.
+    __u16 requirement;
     __u32 generation;
     // Number of the next hop's row, of the same shard.
     __u32 next_hop;
-    // Silence after which it no longer counts.
-    __u32 idle_ms;
-    __u8 flags;
-    __u8 dscp;
-    __u16 zero;
-};
-
-struct entry4 {
-    struct flow4 flow;
+    __u32 network;
     __be32 source;
     __be32 destination;
     __be32 ports;
+    __be32 new_ends[3];
+    // Silence after which it no longer counts.
+    __u16 idle_s;
+    __u8 flags;
+    __u8 dscp;
+    __u64 bytes;
+    __u32 packets;
+    // When the last packet came, in stamps: the coarse monotonic clock in units of 2^20 ns.
+    __u32 last_seen;
 };
 
-struct entry6 {
-    struct flow6 flow;
+struct row6 {
+    __u32 number;
+    __u8 reach;
+    __u8 protocol;
+    __u16 requirement;
+    __u32 generation;
+    __u32 next_hop;
+    __u32 network;
     __be32 source[4];
     __be32 destination[4];
     __be32 ports;
-};
-
-// Two cache lines; of IPv4 the second one is not touched.
-struct row {
-    // 0 while the rest is written.
-    __u32 number;
-    struct terms terms;
-    union {
-        struct entry4 four;
-        struct entry6 six;
-        __u32 words[26];
-    };
-};
-
-// What passed since it was last taken. `last_seen` is of the coarse monotonic clock, in ns.
-struct counts {
-    __u64 packets;
+    __be32 new_ends[9];
+    __u16 idle_s;
+    __u8 flags;
+    __u8 dscp;
     __u64 bytes;
-    __u64 last_seen;
-    __u64 zero;
+    __u32 packets;
+    __u32 last_seen;
+    __u64 zeros[2];
+};
+
+// What is read of a row before it is believed.
+struct terms {
+    __u32 generation;
+    __u32 next_hop;
+    __u16 requirement;
+    __u16 idle_s;
+    __u8 flags;
+    __u8 dscp;
 };
 
 // A next hop: what a frame begins with, and where it leaves. Only the first word of a row changes
@@ -144,6 +157,12 @@ enum tally { HIT, UNKNOWN, OUTDATED, IDLE, NO_HOP, TOO_BIG, PARTIAL, SPECIAL, TA
 // The default sizes here are overridden at load.
 // Set by the loader: the interfaces of the ports, in order; 0 stands for none.
 const volatile __u32 interfaces[PORTS_MAX] = {};
+// Set by the loader: how many shards there are; homes of a shard's entries, powers of two; what
+// their hash begins with.
+const volatile __u32 shards = 1;
+const volatile __u32 homes4 = 1;
+const volatile __u32 homes6 = 1;
+const volatile __u64 seed = 0;
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -166,41 +185,28 @@ struct {
     __type(value, __u32);
 } egress SEC(".maps");
 
+// Of each shard homes4 + WINDOW - 1 rows, one shard's behind the other's.
 struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 1024);
-    __type(key, struct flow4);
-    __type(value, struct place);
-} flows4 SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 1024);
-    __type(key, struct flow6);
-    __type(value, struct place);
-} flows6 SEC(".maps");
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, WINDOW);
+    __type(key, __u32);
+    __type(value, struct row4);
+} rows4 SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1024);
+    __uint(max_entries, WINDOW);
     __type(key, __u32);
-    __type(value, struct row);
-} rows SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1024);
-    __type(key, __u32);
-    __type(value, struct counts);
-} counts SEC(".maps");
+    __type(value, struct row6);
+} rows6 SEC(".maps");
 
 // A generation word for each requirement of each shard: an entry made with another one is a miss.
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 65536);
+    __uint(max_entries, WORDS_MAX);
     __type(key, __u32);
     __type(value, __u32);
 } words SEC(".maps");
@@ -373,19 +379,36 @@ static __always_inline void translate(struct upper *upper, __be32 new_ports, __u
     *upper->check = upper->is_udp && !check ? 0xffff : check;
 }
 
-// The next hop of an entry, read so that a row that is written anew meanwhile does not count.
-static __always_inline bool read_hop(const struct terms *terms, struct hop *hop)
+// Mirrored by `Flow::hash` in driver_cache/entry.rs. Multiplication by 2^64 over the golden ratio
+// brings all bits up, the shift brings them down again.
+static __always_inline __u64 mix(__u64 hash, __u64 words)
 {
-    __u32 index = (terms->word & ~(HOPS_MAX - 1)) | (terms->next_hop & (HOPS_MAX - 1));
-    const volatile struct hop *row = bpf_map_lookup_elem(&hops, &index);
+    hash = (hash ^ words) * 0x9e3779b97f4a7c15;
+    return hash ^ hash >> 32;
+}
 
-    if (!row || row->number != terms->next_hop)
-        return false;
-    hop->ethernet = row->ethernet;
-    hop->ethernet_rest = row->ethernet_rest;
-    hop->mtu = row->mtu;
-    hop->port = row->port;
-    return row->number == terms->next_hop && terms->next_hop;
+static __always_inline __u64 both(__u32 low, __u32 high)
+{
+    return (__u64)high << 32 | low;
+}
+
+static __always_inline __u32 hash4(const struct flow4 *flow)
+{
+    __u64 hash = mix(seed, both(flow->network, flow->protocol));
+
+    hash = mix(hash, both(flow->source, flow->destination));
+    return mix(hash, flow->ports);
+}
+
+static __always_inline __u32 hash6(const struct flow6 *flow)
+{
+    __u64 hash = mix(seed, both(flow->network, flow->protocol));
+
+    hash = mix(hash, both(flow->source[0], flow->source[1]));
+    hash = mix(hash, both(flow->source[2], flow->source[3]));
+    hash = mix(hash, both(flow->destination[0], flow->destination[1]));
+    hash = mix(hash, both(flow->destination[2], flow->destination[3]));
+    return mix(hash, flow->ports);
 }
 
 // Copies words that another processor may write meanwhile.
@@ -397,59 +420,133 @@ static __always_inline void copy(__u32 *to, const volatile __u32 *from, int numb
         to[index] = from[index];
 }
 
-static __always_inline bool differ(const void *one, const void *other, int bytes)
+static __always_inline bool differ(const volatile __u32 *one, const __u32 *other, int number)
 {
-    const __u32 *left = one, *right = other;
     __u32 difference = 0;
     int index;
 
-    for (index = 0; index < bytes / 4; index++)
-        difference |= left[index] ^ right[index];
+    for (index = 0; index < number; index++)
+        difference |= one[index] ^ other[index];
     return difference;
 }
 
-// Reads the row of a place, of which `bytes` are looked at. False when it is another entry's by now.
-static __always_inline bool read_row(struct place place, struct row *row, int bytes)
-{
-    const volatile struct row *found = bpf_map_lookup_elem(&rows, &place.slot);
+// What rows of both versions have in common.
+#define READ_TERMS(terms, row)                                                                     \
+    do {                                                                                           \
+        (terms)->generation = (row)->generation;                                                   \
+        (terms)->next_hop = (row)->next_hop;                                                       \
+        (terms)->requirement = (row)->requirement;                                                 \
+        (terms)->idle_s = (row)->idle_s;                                                           \
+        (terms)->flags = (row)->flags;                                                             \
+        (terms)->dscp = (row)->dscp;                                                               \
+    } while (0)
 
-    if (!found || found->number != place.number)
-        return false;
-    copy((__u32 *)&row->terms, (const volatile __u32 *)&found->terms, (bytes - 4) / 4);
-    return found->number == place.number;
+// The row of a flow, among those of a shard, with its terms and new ends. None when there is none,
+// or when it is being written.
+static __always_inline struct row4 *find4(const struct flow4 *flow, __u32 shard,
+                                          struct terms *terms, __be32 *new_ends)
+{
+    __u32 index = shard * (homes4 + WINDOW - 1) + (hash4(flow) & (homes4 - 1));
+    __u32 at, number, reach = 0;
+
+    for (at = 0; at < WINDOW && at <= reach; at++, index++) {
+        volatile struct row4 *row = bpf_map_lookup_elem(&rows4, &index);
+
+        if (!row)
+            return NULL;
+        if (!at)
+            reach = row->reach;
+        number = row->number;
+        if (!number || row->protocol != flow->protocol ||
+            differ(&row->network, (const __u32 *)flow, 4))
+            continue;
+        READ_TERMS(terms, row);
+        copy(new_ends, row->new_ends, 3);
+        return row->number == number ? (struct row4 *)row : NULL;
+    }
+    return NULL;
 }
 
-// Whether an entry counts now. Says where to count its packets.
-static __always_inline int check_terms(const struct terms *terms, __u32 slot, __u64 now,
-                                       struct counts **counted)
+static __always_inline struct row6 *find6(const struct flow6 *flow, __u32 shard,
+                                          struct terms *terms, __be32 *new_ends)
 {
-    __u32 index = terms->word;
+    __u32 index = shard * (homes6 + WINDOW - 1) + (hash6(flow) & (homes6 - 1));
+    __u32 at, number, reach = 0;
+
+    for (at = 0; at < WINDOW && at <= reach; at++, index++) {
+        volatile struct row6 *row = bpf_map_lookup_elem(&rows6, &index);
+
+        if (!row)
+            return NULL;
+        if (!at)
+            reach = row->reach;
+        number = row->number;
+        if (!number || row->protocol != flow->protocol ||
+            differ(&row->network, (const __u32 *)flow, 10))
+            continue;
+        READ_TERMS(terms, row);
+        copy(new_ends, row->new_ends, 9);
+        return row->number == number ? (struct row6 *)row : NULL;
+    }
+    return NULL;
+}
+
+// Whether an entry counts now.
+static __always_inline int check_terms(const struct terms *terms, __u32 shard, __u32 silent)
+{
+    __u32 index = shard * WORDS_MAX | terms->requirement;
     const volatile __u32 *word = bpf_map_lookup_elem(&words, &index);
 
     if (!word || *word != terms->generation)
         return left(OUTDATED);
-    *counted = bpf_map_lookup_elem(&counts, &slot);
     // Another processor may have counted a packet since this one looked at the clock.
-    if (!*counted || (__s64)(now - (*counted)->last_seen) > (__s64)terms->idle_ms * 1000000)
+    if (silent > terms->idle_s * STAMPS_PER_SECOND && silent < (__u32)-STAMPS_APART)
         return left(IDLE);
     return 0;
 }
 
-static __always_inline int depart(struct xdp_md *context, const struct hop *hop, __u32 ingress,
-                                  struct counts *counted, __u32 ip_bytes, __u64 now)
+// The next hop of an entry, read so that a row that is written anew meanwhile does not count.
+static __always_inline bool read_hop(const struct terms *terms, __u32 shard, struct hop *hop)
+{
+    __u32 index = shard * HOPS_MAX | (terms->next_hop & (HOPS_MAX - 1));
+    const volatile struct hop *row = bpf_map_lookup_elem(&hops, &index);
+
+    if (!row || row->number != terms->next_hop)
+        return false;
+    hop->ethernet = row->ethernet;
+    hop->ethernet_rest = row->ethernet_rest;
+    hop->mtu = row->mtu;
+    hop->port = row->port;
+    return row->number == terms->next_hop && terms->next_hop;
+}
+
+// The way out to a next hop, for a packet of so many bytes: an action of XDP, or LEFT_ALONE.
+static __always_inline int way_out(const struct terms *terms, __u32 shard, __u32 ip_bytes,
+                                   __u32 ingress, struct hop *hop)
+{
+    if (!read_hop(terms, shard, hop))
+        return left(NO_HOP);
+    if (ip_bytes > hop->mtu)
+        return left(TOO_BIG);
+    if (hop->port == ingress)
+        return XDP_TX;
+    // A device that is gone has left the map.
+    if (bpf_redirect_map(&egress, hop->port, 0) != XDP_REDIRECT)
+        return left(NO_HOP);
+    return XDP_REDIRECT;
+}
+
+// The last that is done with a frame that leaves.
+static __always_inline void address(struct xdp_md *context, const struct hop *hop)
 {
     void *data = (void *)(long)context->data;
     const void *end = (const void *)(long)context->data_end;
 
+    count(HIT);
     if (data + ETH_HLEN > end)
-        return XDP_DROP;
+        return;
     *(__u64 *)data = hop->ethernet;
     *(__u32 *)(data + 8) = hop->ethernet_rest;
-    count(HIT);
-    __sync_fetch_and_add(&counted->packets, 1);
-    __sync_fetch_and_add(&counted->bytes, ip_bytes);
-    counted->last_seen = now;
-    return hop->port == ingress ? XDP_TX : bpf_redirect_map(&egress, hop->port, XDP_DROP);
 }
 
 // Whether a header is undamaged, without options, of no fragment, and from a single host.
@@ -486,14 +583,14 @@ static __always_inline int drive4(struct xdp_md *context, const struct port *por
 {
     const void *end = (const void *)(long)context->data_end;
     struct iphdr *ip = (void *)(long)context->data + ETH_HLEN;
-    __be32 *addresses = (__be32 *)&ip->saddr;
+    __be32 *addresses = (__be32 *)&ip->saddr, new_ends[3];
+    __u32 shard = context->rx_queue_index, now;
     struct upper upper = {};
     struct flow4 flow = {};
-    struct counts *counted;
-    struct place *found, place;
-    struct row row;
+    struct terms terms;
+    struct row4 *row;
     struct hop hop;
-    __u64 now;
+    int action;
 
     if ((void *)(ip + 1) > end || !is_plain4(ip))
         return left(SPECIAL);
@@ -507,28 +604,27 @@ static __always_inline int drive4(struct xdp_md *context, const struct port *por
     flow.destination = ip->daddr;
     flow.ports = *upper.ports;
     flow.protocol = ip->protocol;
-    found = bpf_map_lookup_elem(&flows4, &flow);
-    if (!found)
+    row = shard < shards ? find4(&flow, shard, &terms, new_ends) : NULL;
+    if (!row)
         return left(UNKNOWN);
-    *(__u64 *)&place = *(volatile __u64 *)found;
-    if (!read_row(place, &row, offsetof(struct row, four) + sizeof(row.four)) ||
-        differ(&row.four.flow, &flow, sizeof(flow)))
-        return left(UNKNOWN);
-    now = bpf_ktime_get_coarse_ns();
-    if (check_terms(&row.terms, place.slot, now, &counted) == LEFT_ALONE)
+    now = bpf_ktime_get_coarse_ns() >> 20;
+    if (check_terms(&terms, shard, now - row->last_seen) == LEFT_ALONE)
         return LEFT_ALONE;
-    if (row.terms.flags & DECREMENT_TTL && ip->ttl <= 1)
+    if (terms.flags & DECREMENT_TTL && ip->ttl <= 1)
         return left(SPECIAL);
     if (is_partial(&upper, end, sum_of(addresses, 2), ip->protocol))
         return left(PARTIAL);
-    if (!read_hop(&row.terms, &hop))
-        return left(NO_HOP);
-    if (upper.ip_bytes > hop.mtu)
-        return left(TOO_BIG);
-    __u64 changed = replace(addresses, &row.four.source, 2);
-    rewrite_header4(ip, &row.terms, changed);
-    translate(&upper, row.four.ports, changed);
-    return depart(context, &hop, index, counted, upper.ip_bytes, now);
+    action = way_out(&terms, shard, upper.ip_bytes, index, &hop);
+    if (action == LEFT_ALONE)
+        return LEFT_ALONE;
+    __u64 changed = replace(addresses, new_ends, 2);
+    rewrite_header4(ip, &terms, changed);
+    translate(&upper, new_ends[2], changed);
+    __sync_fetch_and_add(&row->packets, 1);
+    __sync_fetch_and_add(&row->bytes, upper.ip_bytes);
+    row->last_seen = now;
+    address(context, &hop);
+    return action;
 }
 
 // Whether the source can be a single host: no group, not ::, not ::1.
@@ -556,14 +652,14 @@ static __always_inline int drive6(struct xdp_md *context, const struct port *por
 {
     const void *end = (const void *)(long)context->data_end;
     struct ipv6hdr *ip = (void *)(long)context->data + ETH_HLEN;
-    __be32 *addresses = (__be32 *)&ip->saddr;
+    __be32 *addresses = (__be32 *)&ip->saddr, new_ends[9];
+    __u32 shard = context->rx_queue_index, now;
     struct upper upper = {};
     struct flow6 flow = {};
-    struct counts *counted;
-    struct place *found, place;
-    struct row row;
+    struct terms terms;
+    struct row6 *row;
     struct hop hop;
-    __u64 now;
+    int action;
 
     if ((void *)(ip + 1) > end || ip->version != 6 || !is_host6(&ip->saddr))
         return left(SPECIAL);
@@ -575,27 +671,26 @@ static __always_inline int drive6(struct xdp_md *context, const struct port *por
     __builtin_memcpy(flow.source, addresses, 32);
     flow.ports = *upper.ports;
     flow.protocol = ip->nexthdr;
-    found = bpf_map_lookup_elem(&flows6, &flow);
-    if (!found)
+    row = shard < shards ? find6(&flow, shard, &terms, new_ends) : NULL;
+    if (!row)
         return left(UNKNOWN);
-    *(__u64 *)&place = *(volatile __u64 *)found;
-    if (!read_row(place, &row, offsetof(struct row, six) + sizeof(row.six)) ||
-        differ(&row.six.flow, &flow, sizeof(flow)))
-        return left(UNKNOWN);
-    now = bpf_ktime_get_coarse_ns();
-    if (check_terms(&row.terms, place.slot, now, &counted) == LEFT_ALONE)
+    now = bpf_ktime_get_coarse_ns() >> 20;
+    if (check_terms(&terms, shard, now - row->last_seen) == LEFT_ALONE)
         return LEFT_ALONE;
-    if (row.terms.flags & DECREMENT_TTL && ip->hop_limit <= 1)
+    if (terms.flags & DECREMENT_TTL && ip->hop_limit <= 1)
         return left(SPECIAL);
     if (is_partial(&upper, end, sum_of(addresses, 8), ip->nexthdr))
         return left(PARTIAL);
-    if (!read_hop(&row.terms, &hop))
-        return left(NO_HOP);
-    if (upper.ip_bytes > hop.mtu)
-        return left(TOO_BIG);
-    rewrite_header6(ip, &row.terms);
-    translate(&upper, row.six.ports, replace(addresses, row.six.source, 8));
-    return depart(context, &hop, index, counted, upper.ip_bytes, now);
+    action = way_out(&terms, shard, upper.ip_bytes, index, &hop);
+    if (action == LEFT_ALONE)
+        return LEFT_ALONE;
+    rewrite_header6(ip, &terms);
+    translate(&upper, new_ends[8], replace(addresses, new_ends, 8));
+    __sync_fetch_and_add(&row->packets, 1);
+    __sync_fetch_and_add(&row->bytes, upper.ip_bytes);
+    row->last_seen = now;
+    address(context, &hop);
+    return action;
 }
 
 static __always_inline bool is_for(const struct ethhdr *ethernet, const struct port *port)

@@ -194,7 +194,6 @@ impl Shard {
                 let installed =
                     if current { self.install(&key, &directive, turn.now) } else { Ok(()) };
                 match &installed {
-                    Ok(()) if current => self.adopt(&key, turn.now),
                     Ok(()) => self.not_adopted(&key, NotAdopted::Late, turn.now),
                     Err(_) => self.not_adopted(&key, NotAdopted::Unfit, turn.now),
                 }
@@ -325,6 +324,10 @@ impl Shard {
             form.set_side(side.ok_or(DropReason::SideTableFull)?);
         }
         self.put_in(form, directive.idle_ms, now);
+        // Whoever asked, what the driver has of this key is held against it at once.
+        if self.is_adopting() {
+            self.adopt(&form.flow(), now);
+        }
         Ok(())
     }
 
@@ -389,6 +392,7 @@ impl Shard {
                 let entry = F::table_mut(&mut self.tables).entry_mut(slot);
                 entry.set_next_hop(replaced.state().next_hop);
                 self.let_go(replaced, now);
+                self.renew_idle::<F>(slot, idle_ms, now);
             }
             replaced => {
                 if let Some(replaced) = replaced {

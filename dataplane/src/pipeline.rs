@@ -278,9 +278,11 @@ impl Shard {
         }
     }
 
-    /// FIN and RST are reported at once, unless a sender makes a flood of them.
+    /// FIN and RST are reported at once, unless a sender makes a flood of them. Who follows the
+    /// connection has to hear soon whether it goes on, so the driver carries it no more.
     #[cold]
     fn report_ending<F: Form>(&mut self, slot: u32, now: Time) {
+        self.end_in_driver::<F>(slot, now);
         let entry = F::table_mut(&mut self.tables).entry_mut(slot);
         let flags = entry.state().flags;
         if self.outbox.reports_room() > 0 && self.limits.report(now) {

@@ -122,6 +122,11 @@ fn established_flows_stay_in_the_driver_also_when_the_node_is_killed() {
     check("DRIVER");
 }
 
+#[test]
+fn a_silent_flows_port_is_anothers_also_when_the_driver_carried_it() {
+    check("REUSE");
+}
+
 /// Without the driver's cache nothing is different for anybody.
 #[test]
 fn all_rows_hold_without_the_drivers_cache() {

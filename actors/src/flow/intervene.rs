@@ -124,6 +124,12 @@ impl Flow {
         ages.min()
     }
 
+    /// Whether it has an intervention on packets a second.
+    pub(super) fn watches_rate(&self) -> bool {
+        let is_rate = |it: &Intervention| matches!(it.when, Condition::PacketsPerSecondOver(_));
+        self.rules.as_deref().is_some_and(|rules| rules.all.iter().any(is_rate))
+    }
+
     /// The intervention that is to act now.
     pub(super) fn intervention(&self, now: Time) -> Option<(u8, Intervention)> {
         self.rules.as_deref()?.first(self.opened, now)

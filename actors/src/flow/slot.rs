@@ -23,7 +23,7 @@ use penstock_event_schema::message::decision::Proposal;
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::summary::{Cut, CutRequest, Held};
 use penstock_event_schema::message::tracker::{DirectiveRequest, TrackerMessage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The machine; see the module.
@@ -164,6 +164,17 @@ impl Slot {
     /// client's own address, so that nothing else says whose their replies are.
     pub fn reply_ends(&self) -> impl Iterator<Item = TargetEnd> + '_ {
         self.tallies.ends.keys().copied()
+    }
+
+    /// Requirements of live flows that intervene on packets a second: flows keep what they were
+    /// opened with, whatever their requirement says now. One walk over the flows, unless none there
+    /// has interventions.
+    pub fn rates_watched(&self) -> BTreeSet<RequirementId> {
+        if self.tallies.requirements.iter().all(|(_, tally)| tally.ruled == 0) {
+            return BTreeSet::new();
+        }
+        let flows = self.table.flows.iter().filter(|(_, flow)| flow.watches_rate());
+        flows.map(|(_, flow)| flow.directive.requirement).collect()
     }
 
     /// How long openings took.

@@ -292,6 +292,53 @@ impl Catalog {
         limits.collect()
     }
 
+    /// Requirements whose packets, or what becomes of them, are others once `event` has been taken:
+    /// whoever translates by what was decided before must hear of it. One that is new is not among
+    /// them.
+    pub fn traffic_changed_by(&self, event: &NetworkEvent) -> Vec<RequirementId> {
+        let changed = match event {
+            NetworkEvent::RequirementDefined(after) => self
+                .requirement(after.id)
+                .filter(|before| before.generation <= after.generation)
+                .filter(|before| !is_same_traffic(before, after))
+                .map(|before| before.id),
+            NetworkEvent::RequirementRemoved(removed) => {
+                self.requirements.get(removed.id).map(|before| before.id)
+            }
+            NetworkEvent::EndpointDefined(after) => self
+                .endpoint(after.id)
+                .filter(|before| before.generation <= after.generation)
+                .filter(|before| !is_same_service(before, after))
+                .and_then(|before| self.index.requirement_of(before.id)),
+            NetworkEvent::EndpointRemoved(removed) => {
+                let before = self.endpoints.get(removed.id);
+                before.and_then(|before| self.index.requirement_of(before.id))
+            }
+            NetworkEvent::NetworkDefined(_)
+            | NetworkEvent::NetworkRemoved(_)
+            | NetworkEvent::TargetSetDefined(_)
+            | NetworkEvent::TargetSetRemoved(_)
+            | NetworkEvent::TargetHealthChanged(_)
+            | NetworkEvent::TargetDrained(_) => None,
+        };
+        changed.into_iter().collect()
+    }
+
+    /// The same of all that lies between an earlier catalog and this one.
+    pub fn traffic_changed_since(&self, before: &Catalog) -> Vec<RequirementId> {
+        let is_same = |old: &Requirement| {
+            let service = match &old.matching {
+                Match::Endpoint(id) => match (before.endpoint(*id), self.endpoint(*id)) {
+                    (Some(old), Some(new)) => is_same_service(old, new),
+                    (old, new) => old.is_none() && new.is_none(),
+                },
+                Match::Traffic { .. } => true,
+            };
+            service && self.requirement(old.id).is_some_and(|new| is_same_traffic(old, new))
+        };
+        before.requirements().filter(|old| !is_same(old)).map(|old| old.id).collect()
+    }
+
     /// Requirements that intervene on packets a second: counted by the second, so that readings far
     /// apart are too coarse for them.
     pub fn rates_watched(&self) -> Vec<RequirementId> {
@@ -412,4 +459,16 @@ impl Catalog {
             limits: requirement.limits,
         }
     }
+}
+
+/// Whether a requirement takes the same packets as before, to do the same with them.
+fn is_same_traffic(before: &Requirement, after: &Requirement) -> bool {
+    before.matching == after.matching && before.transform == after.transform
+}
+
+/// Whether an endpoint takes the same packets as before.
+fn is_same_service(before: &Endpoint, after: &Endpoint) -> bool {
+    before.network == after.network
+        && before.addresses == after.addresses
+        && before.ports == after.ports
 }

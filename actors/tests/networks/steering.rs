@@ -1,9 +1,11 @@
 //! What follows from the objects for the ports, by rows, and held against what requirements match.
 
-use super::{anycast, endpoint, lab, pool, put, requirement, run, set, traffic, with};
-use penstock_actors::network::{Rule, TargetEnd};
+use super::{anycast, endpoint, lab, network, pool, put, requirement, run, set, traffic, with};
+use penstock_actors::machine::{Context, Machine, MachineEvent};
+use penstock_actors::network::spec::Kind;
+use penstock_actors::network::{Command, Rule, TargetEnd};
 use penstock_event_schema::flow::{FlowKey, Protocol};
-use penstock_event_schema::id::NetworkId;
+use penstock_event_schema::id::{NetworkId, RequirementId, Time};
 use serde_json::json;
 use std::net::IpAddr;
 
@@ -130,4 +132,46 @@ fn rules_are_what_requirements_match() {
         }
     }
     assert!(0 < matched && matched < keys, "{matched} of {keys}");
+}
+
+/// Whose flows are no longer what was decided, before a change is taken, and between the objects
+/// of before and after.
+#[test]
+fn changes_of_traffic_are_told_by_requirement() {
+    let check = |command: Command, expected: &[&str]| {
+        let mut networks = lab();
+        let before = networks.catalog().clone();
+        let context = Context { now: Time(1), seed: 0 };
+        let event = networks.decide(command, &context).expect("it is sound").expect("a change");
+        networks.evolve(&event, Time(1));
+        let recorded = event.recorded().expect("all are recorded");
+        let names = |ids: Vec<RequirementId>| -> Vec<String> {
+            let name = |id| before.requirement(id).expect("it was there").name.clone();
+            ids.into_iter().map(name).collect()
+        };
+        assert_eq!(names(before.traffic_changed_by(recorded)), expected, "{recorded:?}");
+        let after = networks.catalog();
+        assert_eq!(names(after.traffic_changed_since(&before)), expected, "{recorded:?}");
+        // Once more, and old news.
+        for event in before.snapshot().iter().chain([recorded]) {
+            assert_eq!(after.traffic_changed_by(event), [], "{event:?}");
+        }
+    };
+    let web = |transform| requirement(json!({"endpoint": "web"}), transform);
+    let out = |source| requirement(traffic(source, "0.0.0.0/0"), vec![pool("10.2.0.100")]);
+    check(put("Requirement", "out", out("192.168.1.0/25")), &["out"]);
+    let other = requirement(traffic("192.168.1.0/24", "0.0.0.0/0"), vec![pool("10.2.0.101")]);
+    check(put("Requirement", "out", other), &["out"]);
+    let delete = Command::Delete { kind: Kind::Requirement, name: "out".into() };
+    check(delete, &["out"]);
+    check(put("Requirement", "web", web(vec![pool("10.2.0.101"), anycast("web")])), &["web"]);
+    let ports = endpoint(&["10.90.0.80", "fd00:90::80"], &[("tcp", 80, 80)]);
+    check(put("Endpoint", "web", ports), &["web"]);
+    check(put("Endpoint", "web", endpoint(&["10.90.0.80"], &[("tcp", 80, 81)])), &["web"]);
+    // Other packets, or the same.
+    check(put("Requirement", "new", out("192.168.2.0/24")), &[]);
+    check(put("Endpoint", "new", endpoint(&["10.90.0.81"], &[("tcp", 80, 80)])), &[]);
+    check(put("Requirement", "web", with(web(vec![anycast("web")]), "/dscp", json!(7))), &[]);
+    check(put("TargetSet", "web", set(&["10.2.0.11"])), &[]);
+    check(put("Network", "clients", network("other")), &[]);
 }

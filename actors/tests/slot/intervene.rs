@@ -223,3 +223,20 @@ fn a_restart_does_not_forget_what_is_refused() {
     stage.slot = restored;
     check(stage, &[(602, ask(KEY, 0), "0 gets Intervened Drop"), (603, doubt(1), "1 gets Drop")]);
 }
+
+#[test]
+fn whose_packets_a_second_are_watched_is_known_of_what_was_opened() {
+    let watches = |interventions: &[(Condition, Action)], expected: &[RequirementId]| {
+        let stage = watched(interventions);
+        let mut state = Vec::new();
+        stage.slot.recorded_state(&mut state);
+        let mut restored = slot(SlotLimits::default());
+        restored.restore(&state).expect("a snapshot");
+        for machine in [&stage.slot, &restored] {
+            assert!(machine.rates_watched().iter().eq(expected), "{interventions:?}");
+        }
+    };
+    watches(&[], &[]);
+    watches(&[(BytesOver(1_000), Reset), (AgeOverMs(500), Drop)], &[]);
+    watches(&[(BytesOver(1_000), Reset), (PacketsPerSecondOver(10), Notify)], &[RequirementId(1)]);
+}

@@ -1,14 +1,14 @@
 //! What an earlier process left in the driver: each flow is asked for as a packet's would be, and
 //! stays if the answer is what the driver does already. Meanwhile it goes on.
 
-use super::{Counted, Entry, Held, Leftovers, NOT_PROMOTED, Order, Rewrite, code};
+use super::{Counted, Entry, Held, Leftovers, NOT_PROMOTED, Order, READ_MS, READS, Rewrite, code};
 use crate::cache::Form;
 use crate::shard::{Shard, stamp};
 use penstock_event_schema::directive::{FastForm4, FastForm6};
 use penstock_event_schema::event::flow::RefusalReason;
 use penstock_event_schema::flow::FlowKey;
-use penstock_event_schema::id::{NetworkId, Time};
-use std::collections::{BTreeMap, VecDeque};
+use penstock_event_schema::id::{NetworkId, RequirementId, Time};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Flows that are asked for at a time: a part of what a shard may ask for, so that packets find
 /// room.
@@ -22,41 +22,53 @@ const GIVE_UP_MS: u64 = 60_000;
 /// A flow, and its slot.
 type Left = (u32, Entry);
 
-/// What is left to be asked for, and what has been.
+/// What a flow has counted that its tracker has not heard of yet.
+#[derive(Clone, Copy)]
+struct Untold {
+    packets: u64,
+    bytes: u64,
+    last_seen: Time,
+}
+
+/// What an earlier process left and nobody has answered for yet, and what is to be told of flows
+/// without an entry.
 #[derive(Default)]
 pub(super) struct Adoption {
-    waiting: BTreeMap<FlowKey, Left>,
-    asked: BTreeMap<FlowKey, Left>,
-    /// To be asked for again, at a time.
-    later: VecDeque<(Time, FlowKey, Left)>,
-    /// What was counted for slots that nobody holds yet.
-    aside: BTreeMap<u32, Counted>,
+    left: BTreeMap<FlowKey, Left>,
+    /// Whose slots they are.
+    slots: BTreeMap<u32, FlowKey>,
+    /// To be asked for, at a time; those that have left meanwhile are passed over.
+    queue: VecDeque<(Time, FlowKey)>,
+    asked: BTreeSet<FlowKey>,
+    untold: BTreeMap<FlowKey, Untold>,
     until: Option<Time>,
 }
 
 impl Adoption {
+    /// How many wait for an answer, or to be told.
     pub(super) fn len(&self) -> usize {
-        self.waiting.len() + self.asked.len() + self.later.len()
+        self.left.len() + self.untold.len()
     }
 
-    pub(super) fn put_aside(&mut self, counted: Counted) {
-        if self.len() == 0 {
-            return;
-        }
-        let aside = self.aside.entry(counted.slot).or_default();
-        *aside = Counted {
-            packets: aside.packets + counted.packets,
-            bytes: aside.bytes + counted.bytes,
-            ..counted
-        };
+    /// The flow in a slot that nobody holds yet.
+    pub(super) fn key_of(&self, slot: u32) -> Option<FlowKey> {
+        self.slots.get(&slot).copied()
+    }
+
+    /// Notes what a flow has counted until there is room to tell it.
+    pub(super) fn put_aside(&mut self, key: FlowKey, counted: &Counted, now: Time) {
+        let last_seen = Time(now.0.saturating_sub(counted.age_ns));
+        let untold = self.untold.entry(key).or_insert(Untold { packets: 0, bytes: 0, last_seen });
+        untold.packets += counted.packets;
+        untold.bytes += counted.bytes;
+        untold.last_seen = untold.last_seen.max(last_seen);
     }
 
     fn take(&mut self, key: &FlowKey) -> Option<Left> {
-        let Adoption { waiting, asked, later, .. } = self;
-        asked.remove(key).or_else(|| waiting.remove(key)).or_else(|| {
-            let at = later.iter().position(|(_, other, _)| other == key)?;
-            later.remove(at).map(|(_, _, left)| left)
-        })
+        let left = self.left.remove(key)?;
+        self.slots.remove(&left.0);
+        self.asked.remove(key);
+        Some(left)
     }
 }
 
@@ -70,54 +82,74 @@ impl Shard {
         // Also rows that are gone are named by entries.
         let named = leftovers.entries.iter().map(|(_, entry)| entry.terms.next_hop).max();
         self.router.begin_after(leftovers.hops.max(named.unwrap_or(0)));
-        let mut used = vec![false; self.driver.held.len()];
+        self.driver.hash_seed = leftovers.hash_seed;
         for &(slot, _) in &leftovers.entries {
-            if let Some(used) = used.get_mut(slot as usize) {
-                *used = true;
-            }
+            self.driver.set_used(slot, true);
         }
-        let last = used.iter().rposition(|used| *used).map_or(0, |last| last as u32 + 1);
-        self.driver.unused = last;
-        self.driver.free = (0..last).filter(|&slot| !used[slot as usize]).collect();
-        let keyed = leftovers.entries.into_iter().map(|left| (left.1.flow().key(), left));
-        self.driver.adoption.waiting = keyed.collect();
+        let mut entries = leftovers.entries;
+        // Those that may be silent for the shortest time are asked for first.
+        entries.sort_by_key(|(_, entry)| entry.terms.idle_ms);
+        for left in entries {
+            let (slot, entry) = left;
+            let word = self.words.word(entry.terms.word as u16);
+            // It was invalidated, and packets do not find it any more.
+            if word != entry.terms.generation {
+                self.driver.orders.push(Order::Remove { flow: entry.flow(), slot });
+                self.driver.set_used(slot, false);
+                continue;
+            }
+            let adoption = &mut self.driver.adoption;
+            let key = entry.flow().key();
+            adoption.queue.push_back((Time(0), key));
+            adoption.slots.insert(left.0, key);
+            adoption.left.insert(key, left);
+        }
         self.counters.driver_left = self.driver.adoption.len() as u64;
     }
 
-    /// Asks for some more of what is left.
+    /// Tells what could not be told before, and asks for some more of what is left.
     pub(crate) fn adopt_on(&mut self, now: Time) {
         if self.driver.adoption.len() == 0 || !self.router.has_networks() {
             return;
         }
-        let adoption = &mut self.driver.adoption;
-        let until = *adoption.until.get_or_insert(now.plus_ms(GIVE_UP_MS));
-        while adoption.later.front().is_some_and(|(at, ..)| *at <= now) {
-            let due = adoption.later.pop_front();
-            adoption.waiting.extend(due.map(|(_, key, left)| (key, left)));
-        }
+        self.driver.next_read = self.driver.next_read.min(now.plus_ms(READ_MS / READS));
+        self.tell_untold();
+        let until = *self.driver.adoption.until.get_or_insert(now.plus_ms(GIVE_UP_MS));
         if now >= until {
             return self.disown_all(now);
         }
         while self.driver.adoption.asked.len() < ASKED_MAX
-            && let Some((key, left)) = self.driver.adoption.waiting.pop_first()
+            && let Some(&(at, key)) = self.driver.adoption.queue.front()
+            && at <= now
         {
-            if !self.ask_without_frame(key, now) {
-                self.driver.adoption.waiting.insert(key, left);
-                break;
+            if self.driver.adoption.left.contains_key(&key) {
+                if !self.ask_without_frame(key, now) {
+                    break;
+                }
+                self.driver.adoption.asked.insert(key);
             }
-            self.driver.adoption.asked.insert(key, left);
+            self.driver.adoption.queue.pop_front();
         }
         self.counters.driver_left = self.driver.adoption.len() as u64;
     }
 
+    fn tell_untold(&mut self) {
+        while self.outbox.reports_room() > 0
+            && let Some((key, untold)) = self.driver.adoption.untold.pop_first()
+        {
+            let Untold { packets, bytes, last_seen } = untold;
+            self.report_of(key, packets, bytes, last_seen);
+        }
+    }
+
     /// Whether what an earlier process left is still being asked for.
     pub(crate) fn is_adopting(&self) -> bool {
-        self.driver.adoption.len() > 0
+        !self.driver.adoption.left.is_empty()
     }
 
     /// A directive was cached for `key`: whether it is what the driver has of it.
     pub(crate) fn adopt(&mut self, key: &FlowKey, now: Time) {
-        if let Some(left) = self.driver.adoption.asked.remove(key) {
+        if let Some(left) = self.driver.adoption.take(key) {
             match left.1.rewrite {
                 Rewrite::Four(_) => self.adopt_as::<FastForm4>(key, &left, now),
                 Rewrite::Six(_) => self.adopt_as::<FastForm6>(key, &left, now),
@@ -159,42 +191,51 @@ impl Shard {
         self.driver.hold(*number, held, now);
         self.counters.driver_adopted += 1;
         self.driver.orders.push(Order::Change { terms, slot: *number });
-        if let Some(counted) = self.driver.adoption.aside.remove(number) {
-            self.add_counted(*number, &counted, now);
-        }
     }
 
     /// What is no flow, or another one, by now leaves.
     fn disown(&mut self, left: &Left, now: Time) {
         let &(slot, entry) = left;
-        self.driver.rest(slot, now);
+        self.driver.leave(slot, now);
         self.counters.driver_disowned += 1;
-        self.driver.adoption.aside.remove(&slot);
         self.driver.orders.push(Order::Remove { flow: entry.flow(), slot });
     }
 
-    fn disown_all(&mut self, now: Time) {
-        let Adoption { waiting, asked, later, .. } = std::mem::take(&mut self.driver.adoption);
-        let later = later.into_iter().map(|(_, _, left)| left);
-        for left in waiting.into_values().chain(asked.into_values()).chain(later) {
+    /// All that is left leaves. What is a flow comes back when it is seen.
+    pub(crate) fn disown_all(&mut self, now: Time) {
+        self.driver.adoption.slots.clear();
+        self.driver.adoption.asked.clear();
+        self.driver.adoption.queue.clear();
+        for left in std::mem::take(&mut self.driver.adoption.left).into_values() {
             self.disown(&left, now);
         }
-        self.counters.driver_left = 0;
+        self.counters.driver_left = self.driver.adoption.len() as u64;
+    }
+
+    /// A requirement was invalidated: what is left of its flows goes.
+    pub(crate) fn disown_requirement(&mut self, requirement: RequirementId, now: Time) {
+        let left = self.driver.adoption.left.iter();
+        let its = left.filter(|(_, (_, entry))| entry.terms.word as u16 == requirement.0);
+        let keys: Vec<FlowKey> = its.map(|(key, _)| *key).collect();
+        for key in &keys {
+            self.disown_key(key, now);
+        }
     }
 
     /// No directive came for `key`. It is asked for again, unless this is the last word.
     pub(crate) fn not_adopted(&mut self, key: &FlowKey, why: NotAdopted, now: Time) {
-        let Some(left) = self.driver.adoption.asked.remove(key) else { return };
+        if !self.driver.adoption.asked.remove(key) {
+            return;
+        }
         match why {
             NotAdopted::Refused(
                 RefusalReason::UnknownFlow
                 | RefusalReason::NoRequirement
                 | RefusalReason::Intervened,
             )
-            | NotAdopted::Unfit => self.disown(&left, now),
+            | NotAdopted::Unfit => self.disown_key(key, now),
             NotAdopted::Refused(_) | NotAdopted::Late => {
-                let at = now.plus_ms(AGAIN_MS);
-                self.driver.adoption.later.push_back((at, *key, left));
+                self.driver.adoption.queue.push_back((now.plus_ms(AGAIN_MS), *key));
             }
         }
     }

@@ -115,7 +115,29 @@ pub struct Entry {
     pub rewrite: Rewrite,
 }
 
+/// One step of the hash: `mix` of the program.
+fn mix(hash: u64, low: u32, high: u32) -> u64 {
+    let words = u64::from(high) << 32 | u64::from(low);
+    let hash = (hash ^ words).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^ hash >> 32
+}
+
 impl Flow {
+    /// What its home is found by, as `hash4` and `hash6` of the program do.
+    pub fn hash(&self, seed: u64) -> u32 {
+        let (words, protocol): (&[u32], u32) = match self {
+            Flow::Four(flow) => (bytemuck::cast_slice(std::slice::from_ref(flow)), flow.protocol),
+            Flow::Six(flow) => (bytemuck::cast_slice(std::slice::from_ref(flow)), flow.protocol),
+        };
+        // The network first and the protocol last; between them addresses in pairs, and the ports.
+        let Some((&network, rest)) = words.split_first() else { return 0 };
+        let mut hash = mix(seed, network, protocol);
+        for pair in rest[..rest.len() - 1].chunks(2) {
+            hash = mix(hash, pair[0], pair.get(1).copied().unwrap_or(0));
+        }
+        hash as u32
+    }
+
     /// The key as the tiers write it.
     pub fn key(&self) -> FlowKey {
         match self {

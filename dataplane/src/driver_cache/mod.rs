@@ -18,10 +18,12 @@
 mod adopt;
 mod entry;
 mod order;
+mod place;
 mod read;
 
 pub use entry::{Entry, Entry4, Entry6, Flow, Flow4, Flow6, Rewrite, Terms, word_index};
 pub use order::{Counted, Leftovers, Order, Said};
+pub use place::{Geometry, WINDOW};
 
 use crate::cache::{Form, State};
 use crate::hash::Seed;
@@ -37,7 +39,9 @@ use adopt::Adoption;
 use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
 use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::{NetworkId, ShardId, Time};
+use place::six_max;
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 
 /// How often what the driver has counted is taken. Idle limits and interventions are late by as
 /// much for flows that it carries.
@@ -58,9 +62,14 @@ const SHUNNED_REPORTS: u16 = 150;
 /// The same of one that the driver did not take: it had no room, or its answers' direction was not
 /// there yet.
 const REFUSED_REPORTS: u16 = 5;
+/// The same of one that a FIN or RST was seen of.
+const ENDING_REPORTS: u16 = 20;
 /// Flows of which the least busy one is looked for when there is no room.
 const SAMPLES: usize = 8;
-/// Of its slots a full cache gives up at most this part in a reading.
+/// Slots that are drawn until so many flows are found: a full cache has one in two of them, or in
+/// five.
+const DRAWS: usize = 64;
+/// Of its entries a full cache gives up at most this part in a reading.
 const CHURN: u32 = 32;
 
 /// What is done from the driver's maps alone.
@@ -68,8 +77,10 @@ const DRIVEN: u8 = flag::DECREMENT_TTL | flag::SET_DSCP;
 /// TCP flags of segments that are the shard's.
 const NOTABLE: u8 = tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST;
 
-/// No slot of a cache table.
+/// No slot of a cache table: nobody holds the driver's slot.
 const NOBODY: u32 = u32::MAX;
+/// The same, and for a while nobody may.
+const RESTING: u32 = u32::MAX - 1;
 /// No slot of the driver's.
 const NOT_PROMOTED: u32 = u32::MAX;
 /// Marks slots of the IPv6 table.
@@ -110,7 +121,7 @@ const NOWHERE: Place =
 /// What is known of a slot of the driver's.
 #[derive(Clone, Copy)]
 struct Held {
-    /// The entry's slot in its table, or [`NOBODY`].
+    /// The entry's slot in its table, or [`NOBODY`], or [`RESTING`].
     entry: u32,
     next_hop: u32,
     generation: u32,
@@ -141,16 +152,26 @@ const EMPTY: Held = Held {
     settled: false,
 };
 
+impl Held {
+    fn is_somebody(&self) -> bool {
+        self.entry < RESTING
+    }
+}
+
 /// The book of a shard's part of the driver's cache. One with no slots is off.
 pub struct DriverCache {
     shard: ShardId,
     drives: Drives,
+    geometry: Geometry,
+    hash_seed: u64,
+    entries_max: usize,
     held: Vec<Held>,
-    /// Slots that were never used, and slots that have rested.
-    unused: u32,
-    free: Vec<u32>,
+    /// A bit for each slot in which there is an entry.
+    used: Vec<u64>,
     resting: VecDeque<(Time, u32)>,
     promoted: usize,
+    /// Of these, IPv6.
+    promoted6: usize,
     four: Vec<Place>,
     six: Vec<Place>,
     orders: Vec<Order>,
@@ -183,16 +204,21 @@ fn decode(code: u32) -> Slot {
 impl DriverCache {
     /// For tables with so many slots.
     pub(crate) fn new(config: &ShardConfig, four: usize, six: usize) -> DriverCache {
-        let slots = config.driver_entries_max;
-        let places = |count| if slots > 0 { vec![NOWHERE; count] } else { Vec::new() };
+        let entries_max = config.driver_entries_max;
+        let places = |count| if entries_max > 0 { vec![NOWHERE; count] } else { Vec::new() };
+        let geometry = Geometry::of(u32::try_from(entries_max).unwrap_or(u32::MAX));
+        let slots = if entries_max > 0 { geometry.slots() as usize } else { 0 };
         DriverCache {
             shard: config.shard,
             drives: Drives::default(),
+            geometry,
+            hash_seed: 0,
+            entries_max,
             held: vec![EMPTY; slots],
-            unused: 0,
-            free: Vec::new(),
+            used: vec![0; slots.div_ceil(64)],
             resting: VecDeque::new(),
             promoted: 0,
+            promoted6: 0,
             four: places(four),
             six: places(six),
             orders: Vec::new(),
@@ -255,51 +281,85 @@ impl DriverCache {
         }
     }
 
-    fn take_slot(&mut self) -> Option<u32> {
-        self.free.pop().or_else(|| {
-            let slot = self.unused;
-            (slot < self.held.len() as u32).then(|| {
-                self.unused += 1;
-                slot
+    fn set_used(&mut self, slot: u32, is_used: bool) {
+        if let Some(word) = self.used.get_mut(slot as usize / 64) {
+            let bit = 1 << (slot % 64);
+            *word = if is_used { *word | bit } else { *word & !bit };
+        }
+    }
+
+    fn is_used(&self, slot: u32) -> bool {
+        self.used[slot as usize / 64] >> (slot % 64) & 1 != 0
+    }
+
+    /// Slots with an entry, by words of `used`.
+    fn used_in(&self, words: Range<usize>) -> impl Iterator<Item = u32> {
+        let first = words.start as u32 * 64;
+        (first..).step_by(64).zip(&self.used[words]).flat_map(|(first, &word)| {
+            let mut left = word;
+            std::iter::from_fn(move || {
+                (left != 0).then(|| {
+                    let bit = left.trailing_zeros();
+                    left &= left - 1;
+                    first + bit
+                })
             })
         })
+    }
+
+    /// Where there is room for a flow, as near to its home as can be.
+    fn room_for(&self, flow: &Flow) -> Option<u32> {
+        if self.is_full(flow) {
+            return None;
+        }
+        let is_free =
+            |slot: &u32| self.held[*slot as usize].entry == NOBODY && !self.is_used(*slot);
+        self.geometry.places(flow, self.hash_seed).find(is_free)
+    }
+
+    /// Whether there are as many entries as there may be, of all flows or of IPv6.
+    fn is_full(&self, flow: &Flow) -> bool {
+        let six_full = self.promoted6 >= six_max(self.entries_max);
+        self.promoted >= self.entries_max || matches!(flow, Flow::Six(_)) && six_full
     }
 
     /// Notes that the driver has an entry, and sees to its counters.
     fn hold(&mut self, slot: u32, held: Held, now: Time) {
         self.place(decode(held.entry)).slot = slot;
         self.held[slot as usize] = held;
+        self.set_used(slot, true);
         self.promoted += 1;
+        self.promoted6 += usize::from(self.geometry.is_six(slot));
         self.next_read = self.next_read.min(now.plus_ms(READ_MS / READS));
     }
 
-    fn let_go(&mut self, slot: u32, now: Time) -> Option<Slot> {
-        let held = std::mem::replace(self.held.get_mut(slot as usize)?, EMPTY);
-        if held.entry == NOBODY {
-            return None;
-        }
-        let entry = decode(held.entry);
+    /// Forgets who holds a slot.
+    fn let_go(&mut self, slot: u32) -> Option<Slot> {
+        let held = self.held.get_mut(slot as usize).filter(|held| held.is_somebody())?;
+        let entry = decode(std::mem::replace(held, EMPTY).entry);
         self.place(entry).slot = NOT_PROMOTED;
+        self.set_used(slot, false);
         self.promoted -= 1;
-        self.rest(slot, now);
+        self.promoted6 -= usize::from(self.geometry.is_six(slot));
         Some(entry)
     }
 
     /// Nobody has seen what was to lie in this slot.
     fn take_back(&mut self, slot: u32) {
-        let Some(held) = self.held.get_mut(slot as usize) else { return };
-        let held = std::mem::replace(held, EMPTY);
-        if held.entry != NOBODY {
-            let place = self.place(decode(held.entry));
-            (place.slot, place.shunned) = (NOT_PROMOTED, REFUSED_REPORTS);
-            self.promoted -= 1;
-            self.free.push(slot);
+        if let Some(entry) = self.let_go(slot) {
+            self.place(entry).shunned = REFUSED_REPORTS;
         }
     }
 
-    fn rest(&mut self, slot: u32, now: Time) {
-        self.resting.push_back((now.plus_ms(REST_MS), slot));
-        self.next_read = self.next_read.min(now.plus_ms(READ_MS / READS));
+    /// An entry leaves its slot, which rests.
+    fn leave(&mut self, slot: u32, now: Time) {
+        self.let_go(slot);
+        self.set_used(slot, false);
+        if let Some(held) = self.held.get_mut(slot as usize) {
+            held.entry = RESTING;
+            self.resting.push_back((now.plus_ms(REST_MS), slot));
+            self.next_read = self.next_read.min(now.plus_ms(READ_MS / READS));
+        }
     }
 
     fn next_draw(&mut self) -> usize {
@@ -308,16 +368,28 @@ impl DriverCache {
         Seed::from_word(self.draw).0[1] as usize
     }
 
-    /// The least busy of some flows, if it has less than half of so many packets.
-    fn least_busy(&mut self, per_second: u32) -> Option<u32> {
-        let slots = self.held.len();
-        if self.given_up >= (slots as u32 / CHURN).max(1) {
+    /// The least busy of some flows that could make room for one, if it has less than half of so
+    /// many packets: drawn ones where all is full, else those in its places.
+    fn least_busy(&mut self, flow: &Flow, per_second: u32) -> Option<u32> {
+        if self.given_up >= (self.entries_max as u32 / CHURN).max(1) {
             return None;
         }
-        let drawn: [usize; SAMPLES] = std::array::from_fn(|_| self.next_draw() % slots);
-        let held = drawn.into_iter().filter(|&slot| self.held[slot].entry != NOBODY);
-        let least = held.min_by_key(|&slot| self.held[slot].per_second)?;
-        (self.held[least].per_second < per_second / 2).then_some(least as u32)
+        let places = self.geometry.places(flow, self.hash_seed);
+        let candidates: Vec<u32> = match self.is_full(flow) {
+            false => places.filter(|slot| self.held[*slot as usize].is_somebody()).collect(),
+            true => {
+                let only_six = self.promoted < self.entries_max;
+                let first = if only_six { self.geometry.rows4() } else { 0 };
+                let range = (self.geometry.slots() - first) as usize;
+                let drawn: Vec<u32> =
+                    (0..DRAWS).map(|_| first + (self.next_draw() % range) as u32).collect();
+                let held = drawn.into_iter().filter(|slot| self.held[*slot as usize].is_somebody());
+                held.take(SAMPLES).collect()
+            }
+        };
+        let rate = |slot: &u32| self.held[*slot as usize].per_second;
+        let least = candidates.into_iter().min_by_key(rate)?;
+        (rate(&least) < per_second / 2).then_some(least)
     }
 
     fn terms<F: Form>(&self, form: &F, idle_ms: u32) -> Terms {
@@ -383,7 +455,7 @@ impl Shard {
                 self.driver.take_back(slot);
             }
             Said::Removed { flow, counted } => self.report_removed(&flow, &counted, now),
-            Said::Read { first, count, counted } => self.take_reading(first, count, &counted, now),
+            Said::Read { slots, counted } => self.take_reading(&slots, &counted, now),
         }
         self.refresh_gauges();
     }
@@ -484,19 +556,12 @@ impl Shard {
         if self.driver.bars.iter().any(|&bar| busy < bar) {
             return;
         }
-        let Some(number) = self.driver.take_slot() else {
-            if let Some(least) = self.driver.least_busy(busy) {
-                self.driver.given_up += 1;
-                let bar = &mut self.driver.bars[0];
-                *bar = if *bar == 0 { busy / 2 } else { (*bar).min(busy / 2) };
-                self.counters.driver_gave_way += 1;
-                self.demote_slot(least, 0, now);
-            }
-            return;
+        let rewrite = form.driver_rewrite();
+        let Some(number) = self.driver.room_for(&rewrite.flow()) else {
+            return self.make_room(&rewrite.flow(), busy, now);
         };
         let state = form.state();
-        let terms = self.driver.terms(&form, idle_ms);
-        let entry = Entry { terms, rewrite: form.driver_rewrite() };
+        let entry = Entry { terms: self.driver.terms(&form, idle_ms), rewrite };
         let held = Held {
             entry: code(F::slot(slot)),
             next_hop: state.next_hop,
@@ -514,6 +579,16 @@ impl Shard {
         self.driver.orders.push(Order::Insert { entry, slot: number, only_with });
     }
 
+    /// A flow that is less busy gives way; its slot can be used when it has rested.
+    fn make_room(&mut self, flow: &Flow, busy: u32, now: Time) {
+        let Some(least) = self.driver.least_busy(flow, busy) else { return };
+        self.driver.given_up += 1;
+        let bar = &mut self.driver.bars[0];
+        *bar = if *bar == 0 { busy / 2 } else { (*bar).min(busy / 2) };
+        self.counters.driver_gave_way += 1;
+        self.demote_slot(least, 0, now);
+    }
+
     /// Whether packets of the other direction have passed. None when they have not.
     fn answered_by<F: Form>(&mut self, form: &F) -> Option<Answered> {
         let state = form.state();
@@ -521,15 +596,7 @@ impl Shard {
             // A packet of this direction is the answer.
             return Some(Answered::Here);
         }
-        let (source, destination) = form.translated();
-        let back = FlowKey {
-            network: NetworkId(state.side),
-            protocol: Protocol(form.protocol()),
-            source: destination.ip(),
-            source_port: destination.port(),
-            destination: source.ip(),
-            destination_port: source.port(),
-        };
+        let back = other_way(form);
         if let Some(slot) = self.find::<F>(&back) {
             return self.driver.place(F::slot(slot)).passed.then_some(Answered::Here);
         }
@@ -542,6 +609,40 @@ impl Shard {
     pub(crate) fn forget_driven<F: Form>(&mut self, slot: u32, form: &F, now: Time) {
         if self.driver.is_on() && self.driver.place(F::slot(slot)).slot != NOT_PROMOTED {
             self.demote(slot, form, 0, now);
+        }
+    }
+
+    /// A FIN or RST was seen: readings are too far apart for what comes now. Both directions come
+    /// back, and are left here for a while.
+    pub(crate) fn end_in_driver<F: Form>(&mut self, slot: u32, now: Time) {
+        if !self.driver.is_on() {
+            return;
+        }
+        let form = *F::table(&self.tables).entry(slot);
+        let back = self.find::<F>(&other_way(&form));
+        for slot in [Some(slot), back].into_iter().flatten() {
+            let form = *F::table(&self.tables).entry(slot);
+            self.driver.place(F::slot(slot)).shunned = ENDING_REPORTS;
+            if self.driver.place(F::slot(slot)).slot != NOT_PROMOTED {
+                self.demote(slot, &form, ENDING_REPORTS, now);
+            }
+        }
+    }
+
+    /// A directive came anew, and differs in nothing but perhaps its idle limit.
+    pub(crate) fn renew_idle<F: Form>(&mut self, slot: u32, idle_ms: u32, now: Time) {
+        if !self.driver.is_on() {
+            return;
+        }
+        let place = self.driver.place(F::slot(slot));
+        let changed = std::mem::replace(&mut place.idle_ms, idle_ms) != idle_ms;
+        if !changed || place.slot == NOT_PROMOTED {
+            return;
+        }
+        let form = *F::table(&self.tables).entry(slot);
+        match idle_ms >= IDLE_MS_MIN {
+            true => self.change_terms::<F>(slot, &form, now),
+            false => self.demote::<F>(slot, &form, 0, now),
         }
     }
 
@@ -561,11 +662,24 @@ impl Shard {
     /// Takes an entry out of the driver; its shard's own stays.
     fn demote<F: Form>(&mut self, slot: u32, form: &F, shunned: u16, now: Time) {
         let number = self.driver.place(F::slot(slot)).slot;
-        self.driver.let_go(number, now);
+        self.driver.leave(number, now);
         self.driver.place(F::slot(slot)).shunned = shunned;
         self.counters.driver_demoted += 1;
         let flow = form.driver_rewrite().flow();
         self.driver.orders.push(Order::Remove { flow, slot: number });
+    }
+}
+
+/// The key of packets that answer those of an entry.
+fn other_way<F: Form>(form: &F) -> FlowKey {
+    let (source, destination) = form.translated();
+    FlowKey {
+        network: NetworkId(form.state().side),
+        protocol: Protocol(form.protocol()),
+        source: destination.ip(),
+        source_port: destination.port(),
+        destination: source.ip(),
+        destination_port: source.port(),
     }
 }
 

@@ -30,12 +30,10 @@ pub enum Order {
         /// Its slot.
         slot: u32,
     },
-    /// Take what so many slots have counted; answered by [`Said::Read`].
+    /// Take what slots have counted; answered by [`Said::Read`].
     Read {
-        /// The first of them.
-        first: u32,
-        /// How many.
-        count: u32,
+        /// Which, in order.
+        slots: Vec<u32>,
     },
     /// A requirement has another generation word.
     Word {
@@ -88,13 +86,11 @@ pub enum Said {
         /// What it had counted.
         counted: Counted,
     },
-    /// What slots have counted: those with packets, in order.
+    /// What slots have counted.
     Read {
-        /// The first slot that was looked at.
-        first: u32,
-        /// How many were.
-        count: u32,
-        /// Those with packets.
+        /// Which were looked at, in order.
+        slots: Vec<u32>,
+        /// Those with packets, in order.
         counted: Vec<Counted>,
     },
 }
@@ -108,4 +104,6 @@ pub struct Leftovers {
     pub words: Vec<u32>,
     /// The highest number of a row of next hops.
     pub hops: u32,
+    /// What hashes of keys begin with, as the program has it.
+    pub hash_seed: u64,
 }

@@ -2,35 +2,35 @@
 //! for who is silent, or better off in the shard.
 
 use super::{
-    BARREN_READS, Counted, Flow, NOBODY, Order, READ_MS, READS, SHUNNED_REPORTS, SILENT_READS,
+    BARREN_READS, Counted, EMPTY, Flow, Order, READ_MS, READS, SHUNNED_REPORTS, SILENT_READS,
     decode,
 };
 use crate::cache::Form;
 use crate::packet::tcp;
 use crate::prefetch::prefetch;
 use crate::report::Slot;
-use crate::shard::{Shard, stamp, time_of};
+use crate::shard::{Shard, stamp};
 use penstock_event_schema::directive::{FastForm4, FastForm6};
-use penstock_event_schema::flow::Protocol;
+use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::Time;
 use penstock_event_schema::message::report::ActivityReport;
 
 impl Shard {
     /// Takes what a part of the slots has counted into their entries.
-    pub(super) fn take_reading(&mut self, first: u32, count: u32, counted: &[Counted], now: Time) {
+    pub(super) fn take_reading(&mut self, slots: &[u32], counted: &[Counted], now: Time) {
         /// Entries ahead that memory is asked for.
         const AHEAD: usize = 8;
         let mut next = 0;
-        for slot in first..(first + count).min(self.driver.unused) {
+        for &slot in slots {
             let found = counted.get(next).filter(|counted| counted.slot == slot).copied();
             if found.is_some() {
                 next += 1;
                 self.ask_for(counted.get(next + AHEAD));
             }
             let held = &mut self.driver.held[slot as usize];
-            if held.entry == NOBODY {
-                if let Some(counted) = found {
-                    self.driver.adoption.put_aside(counted);
+            if !held.is_somebody() {
+                if let (Some(counted), Some(key)) = (found, self.driver.adoption.key_of(slot)) {
+                    self.report_counted(key, &counted, now);
                 }
                 continue;
             }
@@ -57,7 +57,7 @@ impl Shard {
             return;
         };
         match decode(held.entry) {
-            _ if held.entry == NOBODY => {}
+            _ if !held.is_somebody() => {}
             Slot::Four(slot) => prefetch(self.tables.four.entry(slot)),
             Slot::Six(slot) => prefetch(self.tables.six.entry(slot)),
         }
@@ -84,18 +84,28 @@ impl Shard {
 
     /// What a flow had counted when it was taken out is said at once: its entry may be gone.
     pub(super) fn report_removed(&mut self, flow: &Flow, counted: &Counted, now: Time) {
-        self.counters.driver_packets += counted.packets;
-        if counted.packets == 0 {
-            return;
+        if counted.packets > 0 {
+            self.report_counted(flow.key(), counted, now);
         }
-        let key = flow.key();
-        let seen = stamp(Time(now.0.saturating_sub(counted.age_ns)));
+    }
+
+    /// Says what the driver has counted of a flow that has no entry here, now or when there is room.
+    fn report_counted(&mut self, key: FlowKey, counted: &Counted, now: Time) {
+        self.counters.driver_packets += counted.packets;
+        if self.outbox.reports_room() == 0 {
+            return self.driver.adoption.put_aside(key, counted, now);
+        }
+        let last_seen = Time(now.0.saturating_sub(counted.age_ns));
+        self.report_of(key, counted.packets, counted.bytes, last_seen);
+    }
+
+    pub(super) fn report_of(&mut self, key: FlowKey, packets: u64, bytes: u64, last_seen: Time) {
         let report = ActivityReport {
             key,
-            packets: u32::try_from(counted.packets).unwrap_or(u32::MAX),
-            bytes: counted.bytes,
+            packets: u32::try_from(packets).unwrap_or(u32::MAX),
+            bytes,
             tcp_flags: tcp_flags(key.protocol.0),
-            last_seen: time_of(seen, now),
+            last_seen,
         };
         match self.outbox.report(report) {
             true => self.counters.reports += 1,
@@ -110,14 +120,17 @@ impl Shard {
         }
         let driver = &mut self.driver;
         while driver.resting.front().is_some_and(|(until, _)| *until <= now) {
-            driver.free.extend(driver.resting.pop_front().map(|(_, slot)| slot));
+            if let Some((_, slot)) = driver.resting.pop_front() {
+                driver.held[slot as usize] = EMPTY;
+            }
         }
         // A round takes READ_MS however few slots are in use.
-        let slots = driver.held.len() as u64;
-        let bound = |part: u64| ((slots * part / READS) as u32).min(driver.unused);
-        let (first, end) = (bound(driver.part), bound(driver.part + 1));
-        if end > first {
-            driver.orders.push(Order::Read { first, count: end - first });
+        let words = driver.used.len() as u64;
+        let bound = |part: u64| (words * part / READS) as usize;
+        let part = bound(driver.part)..bound(driver.part + 1);
+        let slots: Vec<u32> = driver.used_in(part).collect();
+        if !slots.is_empty() {
+            driver.orders.push(Order::Read { slots });
         }
         driver.part = (driver.part + 1) % READS;
         if driver.part == 0 {
@@ -125,17 +138,18 @@ impl Shard {
             driver.bars = [0, driver.bars[0]];
         }
         driver.next_read = now.plus_ms(READ_MS / READS);
-        if driver.draining && driver.promoted > 0 {
+        if driver.draining && (driver.promoted > 0 || driver.adoption.len() > 0) {
             driver.next_read = now.plus_ms(1);
             self.drain_some(now);
         }
     }
 
-    /// As many as reports have room for.
+    /// What nobody holds, and of the rest as many as reports have room for.
     pub(super) fn drain_some(&mut self, now: Time) {
-        let slots = 0..self.driver.unused;
+        self.disown_all(now);
+        let slots = self.driver.used_in(0..self.driver.used.len());
         let room = self.outbox.reports_room();
-        let held = |slot: &u32| self.driver.held[*slot as usize].entry != NOBODY;
+        let held = |slot: &u32| self.driver.held[*slot as usize].is_somebody();
         let leaving: Vec<u32> = slots.filter(held).take(room).collect();
         for slot in leaving {
             self.demote_slot(slot, 0, now);

@@ -47,6 +47,7 @@ impl Shard {
             }
             Invalidation::Requirement(requirement) => {
                 self.words.invalidate_requirement(requirement);
+                self.disown_requirement(requirement, now);
             }
             // Whose networks the flows of an earlier process are in is not known yet.
             Invalidation::Network(_) if self.is_adopting() => self.words.invalidate_all(),
@@ -57,6 +58,7 @@ impl Shard {
             }
             Invalidation::All => {
                 self.words.invalidate_all();
+                self.disown_all(now);
                 self.budget.reset();
             }
         }

@@ -70,8 +70,8 @@ pub enum ShardInput {
     Share(RequirementId, Option<Share>),
     /// Which ports the driver can use.
     Drives(Drives),
-    /// Which requirements the driver must not carry flows of, since readings of its counters are too
-    /// coarse for them: all of them.
+    /// Which requirements the driver must not carry flows of: all of them. Readings of its counters
+    /// are too coarse for them, or their packets are no longer all ours.
     KeepFromDriver(Vec<RequirementId>),
     /// The driver's program goes: what it has counted is to be said.
     DrainDriver,

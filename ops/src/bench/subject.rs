@@ -65,10 +65,15 @@ pub(super) struct Bare {
 
 /// A UDP flow ends after as long a silence as in the kernel (`nf_conntrack_udp_timeout`, 30 s);
 /// 32 pool addresses hold two million flows to one destination end.
-pub(super) const PLAN: NodePlan =
-    NodePlan { resources: include_str!("bench.yaml"), configuration: DRIVEN };
-/// Room in the driver for two million directions.
-const DRIVEN: &str = "dataplane: {cacheEntriesMax: 4000000, driverEntriesMax: 2000000}\n";
+pub(super) const PLAN: NodePlan = NodePlan {
+    resources: include_str!("bench.yaml"),
+    configuration: "dataplane: {cacheEntriesMax: 4000000}\n",
+};
+/// The same with room in the driver for two million directions.
+const ROOMY: NodePlan = NodePlan {
+    configuration: "dataplane: {cacheEntriesMax: 4000000, driverEntriesMax: 2000000}\n",
+    ..PLAN
+};
 const NOT_DRIVEN: &str = "dataplane: {driverCache: \"off\"}\n";
 
 /// The resources of [`PLAN`] with flows that do not end while something goes on.
@@ -95,7 +100,10 @@ impl Running {
     /// When it does not start.
     pub(super) fn start(site: &Site, kind: Kind, masquerade: bool) -> Result<Running, Error> {
         match kind {
-            Kind::Driver => Ok(Running::Penstock(Box::new(start_penstock(site, PLAN)?))),
+            Kind::Driver => {
+                let plan = if masquerade { PLAN } else { ROOMY };
+                Ok(Running::Penstock(Box::new(start_penstock(site, plan)?)))
+            }
             Kind::Penstock => {
                 let plan = NodePlan { configuration: NOT_DRIVEN, ..PLAN };
                 Ok(Running::Penstock(Box::new(start_penstock(site, plan)?)))

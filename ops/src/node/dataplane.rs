@@ -3,7 +3,7 @@
 
 use super::dataplane_status::DataplaneStatus;
 use super::kept::Kept;
-use super::ready::{Ready, ReadyShard, driver_entries_max};
+use super::ready::{Ready, ReadyShard};
 use super::steering;
 use super::tier::Place;
 use super::underlay::{Reader, Underlay};
@@ -31,6 +31,9 @@ use std::time::{Duration, Instant};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long shards may take to take back what the driver carries.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long flows of a changed requirement stay out of the driver: frames that came by the old
+/// steering have left by then, or were given up, and are reported.
+const LEAVING: Duration = Duration::from_secs(2);
 /// How long a shard may take to answer for a reading.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// So many crashes within [`CRASH_WINDOW`] stop the node.
@@ -60,7 +63,8 @@ pub enum DataplaneMessage {
     List(Wanted, RpcReplyPort<Vec<(ShardId, Vec<CachedDirective>)>>),
     /// How ports and shards are.
     Status(RpcReplyPort<DataplaneStatus>),
-    /// What the driver can do at the ports may have changed.
+    /// What the driver can do at the ports may have changed, and what it was not to carry for a
+    /// while.
     LookAtPorts,
     /// Detach from the ports and end.
     Detach(RpcReplyPort<()>),
@@ -80,6 +84,8 @@ pub struct DataplaneArguments {
     pub catalog: Catalog,
     /// Where replies of recovered flows come from.
     pub replies: BTreeSet<TargetEnd>,
+    /// Requirements whose recovered flows have interventions on packets a second.
+    pub rates_watched: BTreeSet<RequirementId>,
     /// The first reading of the kernel.
     pub underlay: Underlay,
     /// For neighbours.
@@ -118,6 +124,13 @@ pub struct DataplaneState {
     steering_error: Option<String>,
     /// What the driver can do at the ports, as the shards were told.
     drives: Drives,
+    /// Why it cannot do all, as was last said, by port.
+    said: Vec<Option<String>>,
+    /// Requirements with interventions on packets a second, now or before: flows keep what they
+    /// were opened with.
+    rates_watched: BTreeSet<RequirementId>,
+    /// Requirements whose packets are others since then: see [`LEAVING`].
+    leaving: BTreeMap<RequirementId, Instant>,
 }
 
 impl Actor for Dataplane {
@@ -137,12 +150,14 @@ impl Actor for Dataplane {
             tier,
             catalog,
             replies,
+            mut rates_watched,
             underlay,
             reader,
             seed,
             ready,
         } = arguments;
         let Ready { program, shards } = ready;
+        rates_watched.extend(catalog.rates_watched());
         let mut state = DataplaneState {
             apportioning: Apportioning::new(config.shards),
             rate_drops: BTreeMap::new(),
@@ -164,6 +179,9 @@ impl Actor for Dataplane {
             crashes: Vec::new(),
             steering_error: None,
             drives: Drives::default(),
+            said: Vec::new(),
+            rates_watched,
+            leaving: BTreeMap::new(),
         };
         state.networks = steering::networks(&state.catalog, &state.config.ports);
         state.owned = steering::owned(&state.catalog, &state.networks);
@@ -181,6 +199,10 @@ impl Actor for Dataplane {
         state.wiring.set_dataplane(myself.clone());
         for (number, shard) in (0..).zip(shards) {
             state.start_shard(number, Some(shard), myself.get_cell()).await?;
+        }
+        if !state.contested().is_empty() {
+            // What an earlier process left in the driver knows nothing of the kernel's addresses.
+            state.tell(&[ShardInput::Invalidate(Invalidation::All)]);
         }
         state.program().attach()?;
         // Only now it is known in which mode.
@@ -213,7 +235,10 @@ impl Actor for Dataplane {
                 let _ = reply.send(listed);
             }),
             DataplaneMessage::Status(reply) => state.status(reply),
-            DataplaneMessage::LookAtPorts => state.admit(),
+            DataplaneMessage::LookAtPorts => {
+                state.admit();
+                state.let_return();
+            }
             DataplaneMessage::Detach(reply) => {
                 state.drain_driver().await;
                 state.detach()?;
@@ -265,9 +290,12 @@ impl DataplaneState {
         ready: Option<ReadyShard>,
         supervisor: ActorCell,
     ) -> Result<(), ActorProcessingErr> {
+        let mut inputs = Vec::new();
         let ready = match ready {
             Some(ready) => ready,
             None => {
+                // What was invalidated while it was down is not known.
+                inputs.push(ShardInput::Invalidate(Invalidation::All));
                 let program = self.program.as_mut().ok_or("the program is gone")?;
                 ReadyShard::make(&self.config, self.seed, &program.ports(), number, program)?
             }
@@ -290,7 +318,8 @@ impl DataplaneState {
         let actor = ShardActor::<AfXdp>::default();
         let spawned = ShardActor::spawn_linked(None, actor, arguments, supervisor);
         let (shard, _) = self.tier.run(spawned).await?;
-        shard.cast(ShardMessage::Inputs(self.everything(ShardId(number))))?;
+        inputs.extend(self.everything(ShardId(number)));
+        shard.cast(ShardMessage::Inputs(inputs))?;
         if usize::from(number) < self.shards.len() {
             self.shards[usize::from(number)] = shard;
             self.bound[usize::from(number)] = bound;
@@ -306,12 +335,44 @@ impl DataplaneState {
     /// nothing.
     fn everything(&self, shard: ShardId) -> Vec<ShardInput> {
         let mut inputs = self.apportioning.all_of(shard);
-        inputs.push(ShardInput::KeepFromDriver(self.catalog.rates_watched()));
+        inputs.push(self.kept_from_driver());
         inputs.push(ShardInput::Networks(self.networks.clone()));
         inputs.push(ShardInput::Owned(self.owned.clone()));
         inputs.extend(self.underlay.changes(&Underlay::default()));
         inputs.push(ShardInput::Drives(self.drives));
         inputs
+    }
+
+    /// All requirements that the driver must not carry flows of.
+    fn kept_from_driver(&self) -> ShardInput {
+        let kept: BTreeSet<RequirementId> =
+            self.rates_watched.iter().chain(self.leaving.keys()).copied().collect();
+        ShardInput::KeepFromDriver(kept.into_iter().collect())
+    }
+
+    /// Flows of these requirements are to leave the driver: what to tell the shards beside what is
+    /// kept from it.
+    fn leave(&mut self, changed: &[RequirementId]) -> Vec<ShardInput> {
+        let now = Instant::now();
+        self.leaving.extend(changed.iter().map(|requirement| (*requirement, now)));
+        let outdated = changed.iter().map(|requirement| Invalidation::Requirement(*requirement));
+        outdated.map(ShardInput::Invalidate).collect()
+    }
+
+    /// Lets the driver have flows again whose requirement was changed long enough ago.
+    fn let_return(&mut self) {
+        if self.steering_error.is_some() {
+            // Packets still come by the old steering.
+            return;
+        }
+        let over = self.leaving.extract_if(.., |_, since| since.elapsed() >= LEAVING);
+        // Shards may still know flows of which packets came by the old steering.
+        let over = over.map(|(it, _)| ShardInput::Invalidate(Invalidation::Requirement(it)));
+        let mut inputs: Vec<ShardInput> = over.collect();
+        if !inputs.is_empty() {
+            inputs.push(self.kept_from_driver());
+            self.tell(&inputs);
+        }
     }
 
     fn tell(&self, inputs: &[ShardInput]) {
@@ -355,9 +416,11 @@ impl DataplaneState {
 
     fn replace(&mut self, catalog: Catalog, myself: &ActorRef<DataplaneMessage>) {
         let before = self.catalog.steering().ends;
+        let changed = catalog.traffic_changed_since(&self.catalog);
         self.catalog = catalog;
         self.keep(&before, myself);
-        self.bring_up_to_date(Vec::new());
+        let inputs = self.leave(&changed);
+        self.bring_up_to_date(inputs);
     }
 
     fn published(&mut self, event: &NetworkEvent, myself: &ActorRef<DataplaneMessage>) {
@@ -366,14 +429,15 @@ impl DataplaneState {
             return self.catalog.evolve(event);
         }
         let before = self.catalog.steering().ends;
+        let changed = self.catalog.traffic_changed_by(event);
         self.catalog.evolve(event);
         self.keep(&before, myself);
-        let gone = match event {
-            NetworkEvent::NetworkRemoved(removed) => Some(NetworkId(removed.id)),
-            _ => None,
-        };
-        let gone = gone.map(|id| ShardInput::Invalidate(Invalidation::Network(id)));
-        self.bring_up_to_date(gone.into_iter().collect());
+        let mut inputs = self.leave(&changed);
+        if let NetworkEvent::NetworkRemoved(removed) = event {
+            let gone = Invalidation::Network(NetworkId(removed.id));
+            inputs.push(ShardInput::Invalidate(gone));
+        }
+        self.bring_up_to_date(inputs);
     }
 
     /// Keeps what is steered `before` and is named by no object now: flows may need it.
@@ -408,9 +472,12 @@ impl DataplaneState {
         });
     }
 
-    /// Brings shards and the kernel to what the catalog says now.
-    fn bring_up_to_date(&mut self, mut inputs: Vec<ShardInput>) {
-        inputs.push(ShardInput::KeepFromDriver(self.catalog.rates_watched()));
+    /// Brings shards and the kernel to what the catalog says now; `outdated` is what shards are told
+    /// of the change itself. Shards first: what has left the driver goes by the steering.
+    fn bring_up_to_date(&mut self, outdated: Vec<ShardInput>) {
+        self.rates_watched.extend(self.catalog.rates_watched());
+        let mut inputs = vec![self.kept_from_driver()];
+        inputs.extend(outdated);
         let limits = self.follow_limits();
         self.tell_each(limits);
         let networks = steering::networks(&self.catalog, &self.config.ports);
@@ -469,7 +536,6 @@ impl DataplaneState {
     /// there. What it cannot is said once.
     fn admit(&mut self) {
         let Some(program) = &mut self.program else { return };
-        let before = program.abilities();
         let macs: Vec<_> = self.underlay.ports.iter().map(|(_, port)| port.mac).collect();
         let drives = match program.admit(&self.networks, &macs) {
             Ok(drives) => drives,
@@ -479,12 +545,15 @@ impl DataplaneState {
             self.drives = drives;
             self.tell(&[ShardInput::Drives(drives)]);
         }
-        let Some(program) = &self.program else { return };
-        let ports = program.ports();
-        for ((ability, before), port) in program.abilities().iter().zip(&before).zip(ports) {
-            if ability != before
-                && !program.attachments().is_empty()
-                && let Some(why) = ability.why()
+        // What a port can is known once it is attached.
+        let attached = self.program.as_ref().filter(|program| !program.attachments().is_empty());
+        let Some(program) = attached else { return };
+        let abilities = program.abilities();
+        let whys: Vec<Option<String>> =
+            abilities.iter().map(|ability| ability.why().map(str::to_owned)).collect();
+        for (number, (why, port)) in whys.iter().zip(program.ports()).enumerate() {
+            if self.said.get(number) != Some(why)
+                && let Some(why) = why.as_deref()
             {
                 tracing::info!(
                     port = port.name,
@@ -493,6 +562,7 @@ impl DataplaneState {
                 );
             }
         }
+        self.said = whys;
     }
 
     /// Has shards take back what the driver carries, with what it has counted.
@@ -508,7 +578,7 @@ impl DataplaneState {
                 let status = shard.call(ShardMessage::Status, Some(PATIENCE)).await;
                 match status {
                     Ok(ractor::rpc::CallResult::Success(status))
-                        if status.shard.driver_entries > 0 =>
+                        if status.shard.driver_entries + status.shard.driver_left > 0 =>
                     {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
@@ -537,9 +607,15 @@ impl DataplaneState {
     fn steer(&mut self) {
         let wanted = self.steering();
         let noted = self.program().notes();
+        let was_in_force = self.steering_error.is_none();
         self.steering_error = self.program().steer(&wanted).err().map(|error| error.to_string());
         if let Some(error) = &self.steering_error {
             tracing::error!(error, "steering could not be brought into the kernel");
+        }
+        if !was_in_force {
+            // What left the driver came by the old steering until now.
+            let now = Instant::now();
+            self.leaving.values_mut().for_each(|since| *since = now);
         }
         for note in self.program().notes().iter().filter(|note| !noted.contains(note)) {
             tracing::warn!(note, "steering is coarser than asked for");
@@ -580,7 +656,7 @@ impl DataplaneState {
             rate_drops: self.rate_drops.clone(),
             cache_entries_max: self.config.dataplane.cache_entries_max,
             driver_entries_max: u64::from(self.config.shards)
-                * u64::from(driver_entries_max(&self.config)),
+                * self.program.as_ref().map_or(0, |p| u64::from(p.driver_entries_max())),
             abilities: self.program.as_ref().map(Program::abilities).unwrap_or_default(),
             tallies: self.program.as_ref().and_then(|p| p.tallies().ok()).unwrap_or_default(),
             steering_error: self.steering_error.clone(),

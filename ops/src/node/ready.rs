@@ -28,7 +28,7 @@ impl Ready {
     /// # Errors
     /// The kernel refuses programs or sockets.
     pub(super) fn make(config: &NodeConfig, seed: u64) -> Result<Ready, AfXdpError> {
-        let mut program = Program::load(program_config(config))?;
+        let mut program = Program::load(program_config(config, seed))?;
         let ports = program.ports();
         let shard = |number| ReadyShard::make(config, seed, &ports, number, &mut program);
         let shards = (0..config.shards).map(shard).collect::<Result<_, _>>()?;
@@ -49,7 +49,7 @@ impl ReadyShard {
         program: &mut Program,
     ) -> Result<ReadyShard, AfXdpError> {
         let zero_copy = config.dataplane.zero_copy == ZeroCopy::Auto;
-        let shard = shard_config(config, seed, number);
+        let shard = shard_config(config, seed, number, program.driver_entries_max());
         let mut side = AfXdpConfig { zero_copy, ..AfXdpConfig::default() };
         let parked = u32::try_from(shard.parked_frames_max()).unwrap_or(u32::MAX / 4);
         side.chunks = side.chunks.max(side.chunks_min(ports.len() as u32) + 2 * parked);
@@ -60,7 +60,7 @@ impl ReadyShard {
     }
 }
 
-fn program_config(config: &NodeConfig) -> ProgramConfig {
+fn program_config(config: &NodeConfig, seed: u64) -> ProgramConfig {
     let mut program = ProgramConfig::new(config.ports.clone(), config.run_directory.clone());
     program.mode = match config.dataplane.mode {
         AttachMode::Auto => AskedMode::Auto,
@@ -68,26 +68,22 @@ fn program_config(config: &NodeConfig) -> ProgramConfig {
         AttachMode::Generic => AskedMode::Generic,
     };
     program.shards = u32::from(config.shards);
-    program.driver_entries_max = driver_entries_max(config);
+    program.driver_entries_max = match config.dataplane.driver_cache {
+        DriverCache::Auto => u32::try_from(config.dataplane.driver_entries_max).unwrap_or(u32::MAX),
+        DriverCache::Off => 0,
+    };
+    program.driver_seed = seed;
     program
 }
 
-/// Directions per shard that the driver carries.
-pub(super) fn driver_entries_max(config: &NodeConfig) -> u32 {
-    match config.dataplane.driver_cache {
-        DriverCache::Auto => u32::try_from(config.dataplane.driver_entries_max).unwrap_or(u32::MAX),
-        DriverCache::Off => 0,
-    }
-}
-
-fn shard_config(config: &NodeConfig, seed: u64, number: u16) -> ShardConfig {
+fn shard_config(config: &NodeConfig, seed: u64, number: u16, driven: u32) -> ShardConfig {
     let entries = usize::try_from(config.dataplane.cache_entries_max).unwrap_or(usize::MAX);
     ShardConfig {
         shard: ShardId(number),
         seed: seed ^ u64::from(number),
         cache_entries4_max: entries,
         cache_entries6_max: (entries / 4).max(1),
-        driver_entries_max: driver_entries_max(config) as usize,
+        driver_entries_max: driven as usize,
         pending_frames_max: config.dataplane.pending_frames_max as usize,
         both_directions: config.shards == 1,
         ..ShardConfig::default()

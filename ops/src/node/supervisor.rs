@@ -79,13 +79,15 @@ impl Actor for Supervisor {
         let ready = tokio::task::spawn_blocking(move || Ready::make(&for_dataplane, seed));
         let catalog = hosts.networks(addresses, cell.clone()).await?;
         let cuts = hosts.slots(cell.clone()).await?;
+        let ended = "the slots ended while they started";
         let arguments = DataplaneArguments {
             config,
             clock: hosts.clock,
             wiring: hosts.wiring.clone(),
             tier: hosts.tier.clone(),
             catalog: catalog.clone(),
-            replies: hosts.wiring.reply_ends().await.ok_or("the slots ended while they started")?,
+            replies: hosts.wiring.reply_ends().await.ok_or(ended)?,
+            rates_watched: hosts.wiring.rates_watched().await.ok_or(ended)?,
             underlay: underlay.clone(),
             reader: reader.clone(),
             seed,

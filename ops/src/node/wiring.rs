@@ -20,7 +20,7 @@ use penstock_dataplane::shard::{Invalidation, ShardInput};
 use penstock_event_schema::event::flow::{FlowIntervened, RefusalReason};
 use penstock_event_schema::event::network::NetworkEvent;
 use penstock_event_schema::flow::SlotHash;
-use penstock_event_schema::id::{ShardId, SlotId, TargetId};
+use penstock_event_schema::id::{RequirementId, ShardId, SlotId, TargetId};
 use penstock_event_schema::message::decision::{DecisionReply, DecisionRequest};
 use penstock_event_schema::message::report::ActivityReport;
 use penstock_event_schema::message::tracker::{DirectiveReply, DirectiveRequest};
@@ -179,6 +179,13 @@ impl Wiring {
     pub async fn reply_ends(&self) -> Option<BTreeSet<TargetEnd>> {
         let ends = self.slots()?;
         ends.read_uncommitted(|slots| slots.flat_map(Slot::reply_ends).collect()).await
+    }
+
+    /// Requirements whose live flows have interventions on packets a second, see
+    /// [`Slot::rates_watched`]; none when the slots have ended.
+    pub async fn rates_watched(&self) -> Option<BTreeSet<RequirementId>> {
+        let slots = self.slots()?;
+        slots.read_uncommitted(|slots| slots.flat_map(Slot::rates_watched).collect()).await
     }
 
     /// Tells which of these targets have flows, and which have none.

@@ -11,13 +11,17 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use rustix::mount::{MountFlags, UnmountFlags};
+use tracing::info;
 
 use super::error::{AfXdpError, Bpf as _, System as _};
+use super::port::Port;
 
 /// BPF_FS_MAGIC of linux/magic.h.
 const MAGIC: u64 = 0xcafe_4a11;
 /// File name of a port's pinned link.
 const LINK: &str = "link";
+/// Begins the name of a folder on its way to another one: longer than any interface's name.
+const ASIDE: &str = "renamed-interface-";
 
 /// What was removed from a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,11 +70,16 @@ pub(super) fn mount(run_dir: &Path) -> Result<PathBuf, AfXdpError> {
 /// Unmounts the file system when no port has pins in it. Otherwise it stays.
 pub(super) fn unmount(run_dir: &Path) {
     let root = root(run_dir);
-    if is_mounted(&root) && folders(&root).is_ok_and(|folders| folders.is_empty()) {
+    if is_mounted(&root) && is_free(&root) {
         // What fails here leaves an empty folder behind, no more.
         let _ = rustix::mount::unmount(&root, UnmountFlags::DETACH);
         let _ = fs::remove_dir(&root);
     }
+}
+
+/// Whether it is certain that no port has pins.
+pub(super) fn is_free(root: &Path) -> bool {
+    folders(root).is_ok_and(|folders| folders.is_empty())
 }
 
 /// The folders of ports. Beside them lie files that the kernel puts there (BPF_PRELOAD).
@@ -104,6 +113,53 @@ pub(super) fn pinned_link(folder: &Path) -> Result<Option<FdLink>, AfXdpError> {
     }
     let pinned = PinnedLink::from_pin(&path).bpf(|| format!("open {}", path.display()))?;
     Ok(Some(FdLink::from(pinned)))
+}
+
+/// Has folders follow ports that were renamed while no process saw to them. Only the link tells
+/// which interface it holds: all ports of a start run the same program.
+pub(super) fn follow_names(root: &Path, ports: &[&Port]) -> Result<(), AfXdpError> {
+    let rename = |from: &Path, to: &Path| {
+        fs::rename(from, to).system(|| format!("rename {} to {}", from.display(), to.display()))
+    };
+    let mut moved = Vec::new();
+    for old in folders(root)? {
+        let Ok(Some(link)) = pinned_link(&old) else { continue };
+        let Some((interface, program)) = held_by(&link) else { continue };
+        let holds = |port: &&&Port| {
+            port.interface == interface && port.program.is_some_and(|it| it.id == program)
+        };
+        let Some(port) = ports.iter().find(holds) else { continue };
+        let new = folder(root, &port.name);
+        if old != new {
+            info!(port = port.name, was = port_of(&old), "a port with an XDP program was renamed");
+            // Two ports may have exchanged their names.
+            let aside = root.join(format!("{ASIDE}{interface}"));
+            rename(&old, &aside)?;
+            moved.push((aside, new));
+        }
+    }
+    for (aside, new) in moved {
+        // What is there by now belongs to no port that is wanted.
+        remove(&new)?;
+        rename(&aside, &new)?;
+    }
+    Ok(())
+}
+
+/// The interface that a link holds, and the kernel's id of the program there. The kernel tells it
+/// of open descriptors. None where it does not, and when the interface is gone.
+fn held_by(link: &FdLink) -> Option<(u32, u32)> {
+    let info = link.info().ok()?;
+    let interface = fs::read_dir("/proc/self/fdinfo").ok()?.flatten().find_map(|entry| {
+        let text = fs::read_to_string(entry.path()).ok()?;
+        let field = |name: &str| text.lines().find_map(|line| number_behind(line, name));
+        (field("link_id:") == Some(info.id())).then(|| field("ifindex:")).flatten()
+    });
+    Some((interface.filter(|&index| index != 0)?, info.program_id()))
+}
+
+fn number_behind(line: &str, name: &str) -> Option<u32> {
+    line.strip_prefix(name)?.trim().parse().ok()
 }
 
 /// Pins a port's new link.

@@ -1,27 +1,25 @@
 //! The program that all ports run (`bpf/drive.bpf.c`), and its maps: what shards write into them,
 //! and what of them outlives the process.
 //!
-//! `<run>/bpf/<FOLDER>` holds the maps that are taken over: flows, their counters, generation words
-//! and next hops. What belongs to one start (ports, their steering programs, devices) is made anew
+//! `<run>/bpf/<FOLDER>` holds the maps that are taken over: flows with their counters, generation
+//! words and next hops. What belongs to one start (ports, their steering programs, devices) is made anew
 //! and takes its place together with the new program.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use aya::maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
+use aya::maps::{Array, DevMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
-use bytemuck::{Pod, Zeroable, pod_read_unaligned};
+use bytemuck::{Pod, Zeroable};
 use tracing::{info, warn};
 
 use super::error::{AfXdpError, Bpf as _, System as _};
 use super::program::program;
-use crate::driver_cache::{Entry, Flow, Flow4, Flow6, Leftovers};
+use crate::driver_cache::{Geometry, Leftovers};
 use crate::route::PORTS_MAX;
 
 mod memory;
@@ -39,10 +37,9 @@ pub(super) const NAME: &str = "penstock_drive";
 /// Where the maps are pinned: longer than any interface's name, whose folders lie beside it.
 pub(super) const FOLDER: &str = "established-flows";
 /// Version of what the maps hold: of the structures in `bpf/drive.bpf.c`.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 /// The maps that are taken over.
-const KEPT: [&str; 8] =
-    ["layout", "flows4", "flows6", "rows", "counts", "words", "hops", "tallies"];
+const KEPT: [&str; 6] = ["layout", "rows4", "rows6", "words", "hops", "tallies"];
 /// The maps that are pinned to be looked at.
 const SHOWN: [&str; 2] = ["ports", "egress"];
 /// Begins the name of the pin of the map `steer` of a start. The kernel empties such a map when no
@@ -55,11 +52,6 @@ const HOPS_MAX: u32 = 65_536;
 /// Generation words that a shard has, one for each number of a requirement.
 const WORDS: u32 = 65_536;
 
-type Key4 = [u8; size_of::<Flow4>()];
-type Key6 = [u8; size_of::<Flow6>()];
-/// `struct place` of the source: slot among those of all shards, and number.
-type Place = [u32; 2];
-
 /// What the maps are made for. They are taken over when it is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -69,7 +61,8 @@ struct Layout {
     entries_max: u32,
     /// Of the ports' names and interfaces, in order: next hops name ports by place.
     ports: u64,
-    zero: u64,
+    /// What hashes begin with: taken over with the maps.
+    hash_seed: u64,
 }
 
 /// `struct port` of the source.
@@ -140,13 +133,8 @@ pub(super) struct DriveSize {
 }
 
 impl DriveSize {
-    fn entries(&self) -> u32 {
-        (self.shards * self.entries_max).max(1)
-    }
-
-    /// Of these, IPv6.
-    fn entries6(&self) -> u32 {
-        (self.entries() / 4).max(1)
+    pub(super) fn geometry(&self) -> Geometry {
+        Geometry::of(self.entries_max)
     }
 }
 
@@ -155,18 +143,19 @@ pub(super) struct Drive {
     object: Ebpf,
     size: DriveSize,
     shared: Arc<Shared>,
-    /// By shard, until they are fetched.
-    leftovers: BTreeMap<u16, Vec<(u32, Entry)>>,
+    hash_seed: u64,
     /// What is in the map `ports`.
     ports: [Option<PortRow>; PORTS_MAX],
 }
 
 impl Drive {
     /// Loads the program. Maps of an earlier process under `root` are taken over where `keeps` says
-    /// that a port still runs on them, and they were made for the same.
+    /// that a port still runs on them, and they were made for the same. New ones are hashed from
+    /// `hash_seed` on.
     pub(super) fn load(
         root: Option<&Path>,
         size: DriveSize,
+        hash_seed: u64,
         ports: &[(String, u32)],
         keeps: bool,
     ) -> Result<Drive, AfXdpError> {
@@ -175,42 +164,41 @@ impl Drive {
             shards: size.shards,
             entries_max: size.entries_max,
             ports: fingerprint(ports),
-            zero: 0,
+            hash_seed,
         };
-        let kept = root.map(|root| root.join(FOLDER)).filter(|folder| folder.is_dir());
-        let kept = match kept {
-            Some(folder) if keeps && size.entries_max > 0 && is_ours(&folder, &layout) => {
-                Some(folder)
+        let folder = root.map(|root| root.join(FOLDER)).filter(|folder| folder.is_dir());
+        let wanted = keeps && size.entries_max > 0;
+        let found = folder.as_ref().filter(|_| wanted).and_then(|folder| found(folder, &layout));
+        if let (Some(folder), None) = (&folder, found) {
+            if wanted {
+                warn!(
+                    "the driver holds flows of another version or configuration: they are \
+                     dropped, and come back with their next packets"
+                );
             }
-            Some(folder) => {
-                if keeps && size.entries_max > 0 {
-                    warn!(
-                        "the driver holds flows of another version or configuration: they are \
-                         dropped, and come back with their next packets"
-                    );
-                }
-                for name in KEPT {
-                    unpin_map(&folder.join(name))?;
-                }
-                None
+            for name in KEPT {
+                unpin_map(&folder.join(name))?;
             }
-            None => None,
-        };
-        let mut object = load_object(kept.as_deref(), size, ports)?;
+        }
+        let hash_seed = found.map_or(hash_seed, |found| found.hash_seed);
+        let kept = folder.filter(|_| found.is_some());
+        let mut object = load_object(kept.as_deref(), size, hash_seed, ports)?;
         program(&mut object, NAME)?.load().bpf(|| "load the program of the ports".to_owned())?;
         let shared = Arc::new(Shared::of(&object, size)?);
-        let mut drive =
-            Drive { object, size, shared, leftovers: BTreeMap::new(), ports: [None; PORTS_MAX] };
-        if kept.is_some() {
-            drive.leftovers = drive.read_leftovers()?;
-            let directions: usize = drive.leftovers.values().map(Vec::len).sum();
-            info!(directions, "the driver carries flows of an earlier process");
+        let mut drive = Drive { object, size, shared, hash_seed, ports: [None; PORTS_MAX] };
+        if found.is_some() {
+            info!("the driver carries flows of an earlier process");
         } else {
             let mut map: Array<_, [u64; 4]> = drive.table("layout")?;
             let words: [u64; 4] = bytemuck::cast(layout);
             map.set(0, words, 0).bpf(|| "write the map layout".to_owned())?;
         }
         Ok(drive)
+    }
+
+    /// Directions of one shard; 0 when the cache is off.
+    pub(super) fn entries_max(&self) -> u32 {
+        self.size.entries_max
     }
 
     /// The program, to be attached.
@@ -308,60 +296,14 @@ impl Drive {
         super::bpffs::remove(&root.join(FOLDER))
     }
 
-    /// A shard's part of the cache, with what was left in it. What was left is read anew when a
-    /// shard asks a second time.
-    pub(super) fn side(&mut self, shard: u16) -> Result<(DriverSide, Leftovers), AfXdpError> {
-        let entries = match self.leftovers.remove(&shard) {
-            Some(entries) => entries,
-            None => self.read_leftovers()?.remove(&shard).unwrap_or_default(),
-        };
-        let (flows4, flows6) = (self.another("flows4")?, self.another("flows6")?);
-        let shared = Arc::clone(&self.shared);
-        let side = DriverSide::new(shard, self.size.entries_max, flows4, flows6, shared);
+    /// A shard's part of the cache, with what was left in it.
+    pub(super) fn side(&mut self, shard: u16) -> (DriverSide, Leftovers) {
+        let side = DriverSide::new(shard, self.size, self.hash_seed, Arc::clone(&self.shared));
         let first = usize::from(shard) * WORDS as usize;
         let words = &self.shared.words()[first..first + WORDS as usize];
         let words = words.iter().map(|row| row.word.load(Ordering::Relaxed)).collect();
-        let hops = side.hops_last();
-        Ok((side, Leftovers { entries, words, hops }))
-    }
-
-    /// Reads all flows, by shard. What a row does not bear out is left out: the program does not
-    /// believe it either.
-    fn read_leftovers(&mut self) -> Result<BTreeMap<u16, Vec<(u32, Entry)>>, AfXdpError> {
-        let what = || "read the flows in the driver".to_owned();
-        let mut places: Vec<(Flow, Place)> = Vec::new();
-        let flows: HashMap<_, Key4, Place> = self.table("flows4")?;
-        for item in flows.iter() {
-            let (key, place) = item.bpf(what)?;
-            places.push((Flow::Four(pod_read_unaligned(&key)), place));
-        }
-        let flows: HashMap<_, Key6, Place> = self.table("flows6")?;
-        for item in flows.iter() {
-            let (key, place) = item.bpf(what)?;
-            places.push((Flow::Six(pod_read_unaligned(&key)), place));
-        }
-        let mut found: BTreeMap<u16, Vec<(u32, Entry)>> =
-            (0..self.size.shards as u16).map(|shard| (shard, Vec::new())).collect();
-        let entries_max = self.size.entries_max.max(1);
-        for (flow, [slot, number]) in places {
-            let Some(row) = self.shared.rows().get(slot as usize) else { continue };
-            let entry = row.read(&flow);
-            if row.number.load(Ordering::Acquire) == number && entry.flow() == flow {
-                let shard = (slot / entries_max) as u16;
-                found.entry(shard).or_default().push((slot % entries_max, entry));
-            }
-        }
-        Ok(found)
-    }
-
-    fn another<M>(&self, name: &'static str) -> Result<M, AfXdpError>
-    where
-        M: TryFrom<Map, Error = MapError>,
-    {
-        let what = || format!("open the map {name}");
-        let fd = data(&self.object, name)?.fd().as_fd().try_clone_to_owned().system(what)?;
-        let map = MapData::from_fd(fd).bpf(what)?;
-        M::try_from(Map::from_map_data(map).bpf(what)?).bpf(what)
+        let (entries, hops) = (side.entries(), side.hops_last());
+        (side, Leftovers { entries, words, hops, hash_seed: self.hash_seed })
     }
 
     fn map(&mut self, name: &'static str) -> Result<&mut Map, AfXdpError> {
@@ -386,7 +328,7 @@ fn missing(name: &str) -> AfXdpError {
 /// The kernel's handle of a map.
 fn data<'a>(object: &'a Ebpf, name: &str) -> Result<&'a MapData, AfXdpError> {
     match object.map(name) {
-        Some(Map::Array(data) | Map::HashMap(data)) => Ok(data),
+        Some(Map::Array(data)) => Ok(data),
         _ => Err(missing(name)),
     }
 }
@@ -394,20 +336,24 @@ fn data<'a>(object: &'a Ebpf, name: &str) -> Result<&'a MapData, AfXdpError> {
 fn load_object(
     kept: Option<&Path>,
     size: DriveSize,
+    hash_seed: u64,
     ports: &[(String, u32)],
 ) -> Result<Ebpf, AfXdpError> {
     let mut interfaces = [0u32; PORTS_MAX];
     for (place, (_, interface)) in interfaces.iter_mut().zip(ports) {
         *place = *interface;
     }
+    let geometry = size.geometry();
     let mut loader = EbpfLoader::new();
     loader
         .override_global("interfaces", &interfaces, true)
+        .override_global("shards", &size.shards, true)
+        .override_global("homes4", &geometry.homes4, true)
+        .override_global("homes6", &geometry.homes6, true)
+        .override_global("seed", &hash_seed, true)
         .btf(None)
-        .map_max_entries("flows4", size.entries())
-        .map_max_entries("flows6", size.entries6())
-        .map_max_entries("rows", size.entries())
-        .map_max_entries("counts", size.entries())
+        .map_max_entries("rows4", size.shards * geometry.rows4())
+        .map_max_entries("rows6", size.shards * geometry.rows6())
         .map_max_entries("words", size.shards * WORDS)
         .map_max_entries("hops", size.shards * HOPS_MAX);
     if let Some(folder) = kept {
@@ -418,14 +364,15 @@ fn load_object(
     loader.load(DRIVE).bpf(|| "load the program of the ports".to_owned())
 }
 
-/// Whether the maps in a folder were made for the same.
-fn is_ours(folder: &Path, layout: &Layout) -> bool {
-    let complete = KEPT.iter().all(|name| folder.join(name).exists());
-    let found = || -> Option<[u64; 4]> {
-        let map = Map::from_map_data(MapData::from_pin(folder.join("layout")).ok()?).ok()?;
-        Array::<_, [u64; 4]>::try_from(map).ok()?.get(&0, 0).ok()
-    };
-    complete && found().is_some_and(|words| bytemuck::cast::<_, Layout>(words) == *layout)
+/// What the maps in a folder were made for, if it is the same.
+fn found(folder: &Path, layout: &Layout) -> Option<Layout> {
+    if !KEPT.iter().all(|name| folder.join(name).exists()) {
+        return None;
+    }
+    let map = Map::from_map_data(MapData::from_pin(folder.join("layout")).ok()?).ok()?;
+    let words = Array::<_, [u64; 4]>::try_from(map).ok()?.get(&0, 0).ok()?;
+    let found: Layout = bytemuck::cast(words);
+    (Layout { hash_seed: layout.hash_seed, ..found } == *layout).then_some(found)
 }
 
 fn unpin_map(path: &Path) -> Result<(), AfXdpError> {

@@ -25,10 +25,7 @@ pub enum AfXdpError {
         missing: Vec<&'static str>,
     },
     /// Another XDP program is attached.
-    #[error(
-        "port {port} is held by another XDP program: {program} (id {id}); stop the program that \
-         loaded it, or remove it by `ip link set dev {port} xdp off`"
-    )]
+    #[error("port {port} is held by another XDP program: {program} (id {id}); {fix}")]
     PortHeld {
         /// Name of the interface.
         port: String,
@@ -36,6 +33,8 @@ pub enum AfXdpError {
         program: String,
         /// The kernel's id of the program that holds it.
         id: u32,
+        /// What the operator can do.
+        fix: String,
     },
     /// The interface is another one than at the beginning of the start.
     #[error("port {port} was created anew while the node started: start it again")]

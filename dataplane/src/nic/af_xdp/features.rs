@@ -32,11 +32,13 @@ pub struct Ability {
 }
 
 impl Ability {
-    /// Of a port where the cache is wanted or not, in the mode that its program is attached in.
-    pub(super) fn of(is_on: bool, mode: Option<AttachMode>, features: &Features) -> Ability {
+    /// Of a port in the mode that its program is attached in, or where the cache is `off` for a reason.
+    pub(super) fn of(off: Option<&str>, mode: Option<AttachMode>, features: &Features) -> Ability {
         let nothing = |why: &str| Ability { why: Some(why.to_owned()), ..Ability::default() };
         match (mode, features) {
-            _ if !is_on => nothing("turned off by `dataplane.driverCache`"),
+            _ if off.is_some() => nothing(off.unwrap_or_default()),
+            // Its program goes on where it is now, with the same index of its interface.
+            (_, Features::Gone) => nothing("the port is gone from this network namespace"),
             (None, _) => nothing("no program is attached"),
             (Some(AttachMode::Generic), _) => {
                 nothing("XDP runs in generic mode there, behind the driver")
@@ -79,20 +81,20 @@ impl Ability {
 
 /// What the kernel says of a port.
 pub(super) enum Features {
-    Known { transmits: bool },
+    Known {
+        transmits: bool,
+    },
+    /// There is no such interface here.
+    Gone,
     Unknown(String),
 }
 
 /// Asks for the features of an interface, in the network namespace of the calling thread.
 pub(super) fn read(interface: u32) -> Features {
-    match query(interface) {
-        Ok(Some(bits)) => Features::Known { transmits: bits & FEATURE_TRANSMIT != 0 },
-        Ok(None) => Features::Unknown("the kernel does not tell (Linux 6.3 does)".to_owned()),
-        Err(error) => Features::Unknown(error.to_string()),
-    }
+    query(interface).unwrap_or_else(|error| Features::Unknown(error.to_string()))
 }
 
-fn query(interface: u32) -> rustix::io::Result<Option<u64>> {
+fn query(interface: u32) -> rustix::io::Result<Features> {
     let kind = (AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC);
     let socket = rustix::net::socket_with(kind.0, kind.1, kind.2, Some(GENERIC))?;
     let ask = |family: u16, command: u8, kind: u16, value: &[u8]| {
@@ -104,13 +106,20 @@ fn query(interface: u32) -> rustix::io::Result<Option<u64>> {
             rustix::net::recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
         rustix::io::Result::Ok(received.to_vec())
     };
+    let untold = || Features::Unknown("the kernel does not tell (Linux 6.3 does)".to_owned());
     let answer = ask(CONTROL, GET_FAMILY, FAMILY_NAME, b"netdev\0")?;
     let Some(family) = found(&answer, FAMILY_ID).map(|value| word16(value, 0)) else {
-        return Ok(None);
+        return Ok(untold());
     };
     let answer = ask(family, DEVICE_GET, DEVICE_INTERFACE, &interface.to_ne_bytes())?;
+    if error_of(&answer) == Some(-libc::ENODEV) {
+        return Ok(Features::Gone);
+    }
     let bits = found(&answer, DEVICE_FEATURES).and_then(|value| value.first_chunk::<8>());
-    Ok(bits.map(|bits| u64::from_ne_bytes(*bits)))
+    Ok(bits.map_or_else(untold, |bits| {
+        let transmits = u64::from_ne_bytes(*bits) & FEATURE_TRANSMIT != 0;
+        Features::Known { transmits }
+    }))
 }
 
 fn message(family: u16, command: u8, kind: u16, value: &[u8]) -> Vec<u8> {
@@ -125,6 +134,12 @@ fn message(family: u16, command: u8, kind: u16, value: &[u8]) -> Vec<u8> {
     request[4..6].copy_from_slice(&family.to_ne_bytes());
     request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
     request
+}
+
+/// The code of an answer that is an error: negative, and 0 for an acknowledgement.
+fn error_of(answer: &[u8]) -> Option<i32> {
+    let code = answer.get(MESSAGE_HEADER..)?.first_chunk::<4>()?;
+    (word16(answer, 4) == NLMSG_ERROR).then_some(i32::from_ne_bytes(*code))
 }
 
 /// The value of an attribute of an answer. None in an error, and where it has none.

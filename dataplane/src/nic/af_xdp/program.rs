@@ -89,6 +89,8 @@ pub struct ProgramConfig {
     pub ranges_max: u32,
     /// Directions that the driver carries for each shard; 0 turns its cache off.
     pub driver_entries_max: u32,
+    /// Random bits for where its entries lie.
+    pub driver_seed: u64,
 }
 
 impl ProgramConfig {
@@ -103,6 +105,7 @@ impl ProgramConfig {
             targets_max: 64 * 1024,
             ranges_max: 8 * 1024,
             driver_entries_max: 0,
+            driver_seed: 0,
         }
     }
 }
@@ -141,6 +144,8 @@ pub enum Pinning {
 pub struct Program {
     config: ProgramConfig,
     drive: Drive,
+    /// Why the driver's cache is off, where it is.
+    driver_off: Option<String>,
     ports: Vec<PortProgram>,
     steering: Steering,
     attachments: Vec<Attachment>,
@@ -192,9 +197,10 @@ impl Program {
             Pinning::Pinned(root) => Some(root.as_path()),
             Pinning::Unpinned { .. } => None,
         };
-        let drive = load_drive(&config, root, &mut ports)?;
+        let (drive, driver_off) = load_drive(&config, root, &mut ports)?;
         let steering = Steering::default();
-        Ok(Self { config, drive, ports, steering, attachments: Vec::new(), pinning })
+        let attachments = Vec::new();
+        Ok(Self { config, drive, driver_off, ports, steering, attachments, pinning })
     }
 
     /// The ports, in the order of the configuration, as they were when they were loaded.
@@ -276,12 +282,18 @@ impl Program {
 
     /// Lends a shard its part of the driver's cache, and says what is in it.
     pub fn lend_driver(&mut self, shard: &mut AfXdp) -> Result<Leftovers, AfXdpError> {
-        if self.config.driver_entries_max == 0 {
+        if self.driver_entries_max() == 0 {
             return Ok(Leftovers::default());
         }
-        let (side, leftovers) = self.drive.side(shard.bound().queue as u16)?;
+        let (side, leftovers) = self.drive.side(shard.bound().queue as u16);
         shard.driver = Some(side);
         Ok(leftovers)
+    }
+
+    /// Directions that the driver carries for each shard: 0 where it is off, by configuration or
+    /// because it cannot.
+    pub fn driver_entries_max(&self) -> u32 {
+        self.drive.entries_max()
     }
 
     /// Says which network hangs on which port, and the ports' hardware addresses, so that the driver
@@ -296,7 +308,12 @@ impl Program {
     ) -> Result<Drives, AfXdpError> {
         let mut drives = Drives::default();
         for (index, program) in (0..).zip(&mut self.ports) {
-            program.ability = program.look(self.config.driver_entries_max > 0);
+            let gave = program.ability.gives();
+            program.ability = program.look(self.driver_off.as_deref());
+            if program.ability.gives() && !gave {
+                // The kernel takes a device out that was away.
+                self.drive.set_egress(index, program.port.interface)?;
+            }
             let network = networks.iter().find(|(_, port)| port.0 == index).map(|it| it.0.0);
             let takes = program.ability.takes();
             let mac = macs.get(usize::from(index)).copied().unwrap_or(program.port.mac);
@@ -417,7 +434,8 @@ impl Program {
     }
 
     /// Detaches those that this start attached, the one that failed halfway included. Leftovers
-    /// that were taken over stay, since they protect what is ours.
+    /// stay, taken over or not, since they protect what is ours; and with them all that they go
+    /// through, which the next start sorts out.
     fn undo(&mut self) {
         self.attachments.clear();
         for program in &mut self.ports {
@@ -430,7 +448,7 @@ impl Program {
             }
         }
         if let Pinning::Pinned(root) = &self.pinning
-            && !self.ports.iter().any(|program| program.taken_over)
+            && bpffs::is_free(root)
             && let Err(error) = Drive::unpin(root)
         {
             warn!(%error, "maps stay pinned");
@@ -488,9 +506,9 @@ impl PortProgram {
     }
 
     /// What the driver can do here. Before it is attached: as what an earlier run left.
-    fn look(&self, is_on: bool) -> Ability {
+    fn look(&self, off: Option<&str>) -> Ability {
         let mode = self.port.program.map(|attached| attached.mode);
-        Ability::of(is_on, mode, &features::read(self.port.interface))
+        Ability::of(off, mode, &features::read(self.port.interface))
     }
 
     /// Puts our program into the place of an earlier run's, in one step.
@@ -565,9 +583,12 @@ fn load_drive(
     config: &ProgramConfig,
     root: Option<&std::path::Path>,
     ports: &mut [PortProgram],
-) -> Result<Drive, AfXdpError> {
-    let size = DriveSize { shards: config.shards.max(1), entries_max: config.driver_entries_max };
+) -> Result<(Drive, Option<String>), AfXdpError> {
     let names: Vec<_> = ports.iter().map(|it| (it.port.name.clone(), it.port.interface)).collect();
+    if let Some(root) = root {
+        let ports: Vec<_> = ports.iter().map(|it| &it.port).collect();
+        bpffs::follow_names(root, &ports)?;
+    }
     let mut keeps = false;
     for program in &mut *ports {
         keeps |= match root {
@@ -575,13 +596,36 @@ fn load_drive(
             None => false,
         };
     }
-    let mut drive = Drive::load(root, size, &names, keeps)?;
+    let load = |entries_max| {
+        let size = DriveSize { shards: config.shards.max(1), entries_max };
+        Drive::load(root, size, config.driver_seed, &names, keeps)
+    };
+    let (mut drive, off) = match why_off(config) {
+        Some(why) => (load(0)?, Some(why)),
+        None => match load(config.driver_entries_max) {
+            Ok(drive) => (drive, None),
+            Err(error) => {
+                warn!(%error, "no flow stays in the driver");
+                (load(0)?, Some(error.to_string()))
+            }
+        },
+    };
     for (index, port) in (0..).zip(ports) {
         drive.set_steer(index, program(&mut port.maps.object, NAME)?)?;
         drive.set_egress(index, port.port.interface)?;
         drive.set_port(index, port.port.mac, None, false)?;
     }
-    Ok(drive)
+    Ok((drive, off))
+}
+
+/// Why the driver's cache is not even tried.
+fn why_off(config: &ProgramConfig) -> Option<String> {
+    if config.driver_entries_max == 0 {
+        return Some("turned off by `dataplane.driverCache`".to_owned());
+    }
+    // The program has no barriers between its loads, and relies on a processor that keeps their order.
+    let keeps_order = cfg!(target_arch = "x86_64");
+    (!keeps_order).then(|| "it has been made for x86_64 alone".to_owned())
 }
 
 /// Says in our words why the kernel did not attach.
@@ -612,12 +656,20 @@ fn held(port: &str, id: u32) -> AfXdpError {
         .find(|program| program.id() == id)
         .and_then(|program| program.name_as_str().map(str::to_owned))
         .unwrap_or_else(|| "unknown".to_owned());
-    let program = if program == drive::NAME {
-        format!("{program}, of a Penstock node with another run directory")
+    let (program, fix) = if program == drive::NAME {
+        (
+            format!("{program}, of a Penstock node with another run directory"),
+            "stop that node; if it was killed, `penstock detach` with its run directory removes \
+             the program"
+                .to_owned(),
+        )
     } else {
-        program
+        let fix = format!(
+            "stop the program that loaded it, or remove it by `ip link set dev {port} xdp off`"
+        );
+        (program, fix)
     };
-    AfXdpError::PortHeld { port: port.to_owned(), program, id }
+    AfXdpError::PortHeld { port: port.to_owned(), program, id, fix }
 }
 
 /// A program of an object by its name.

@@ -42,23 +42,20 @@ impl Rehearsal {
     /// The kernel refuses it.
     pub fn new(entries_max: u32, root: Option<&Path>) -> Result<Rehearsal, AfXdpError> {
         let size = DriveSize { shards: 1, entries_max };
-        let mut drive = Drive::load(root, size, &[("lo".to_owned(), LOOPBACK)], true)?;
+        let mut drive = Drive::load(root, size, 0, &[("lo".to_owned(), LOOPBACK)], true)?;
         if let Some(root) = root {
             drive.pin(root)?;
         }
         for index in 0..2 {
             drive.set_egress(index, LOOPBACK)?;
         }
-        let (side, _) = drive.side(0)?;
+        let (side, _) = drive.side(0);
         Ok(Rehearsal { drive, side })
     }
 
     /// What is in the maps.
-    ///
-    /// # Errors
-    /// The kernel refuses to tell.
-    pub fn leftovers(&mut self) -> Result<crate::driver_cache::Leftovers, AfXdpError> {
-        Ok(self.drive.side(0)?.1)
+    pub fn leftovers(&mut self) -> crate::driver_cache::Leftovers {
+        self.drive.side(0).1
     }
 
     /// Carries out a shard's orders.
@@ -67,7 +64,7 @@ impl Rehearsal {
     }
 
     /// Counts `packets` packets in each slot, as if they had just come.
-    pub fn count(&mut self, packets: u64) {
+    pub fn count(&mut self, packets: u32) {
         self.side.count(packets);
     }
 

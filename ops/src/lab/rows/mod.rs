@@ -18,6 +18,7 @@ mod limit;
 mod multicast;
 mod path;
 mod restart;
+mod reuse;
 mod several;
 mod stop;
 mod substitution;
@@ -42,7 +43,7 @@ pub(crate) struct Row {
 }
 
 /// All rows, in the order in which they are played.
-pub(crate) const ROWS: [Row; 25] = [
+pub(crate) const ROWS: [Row; 26] = [
     Row {
         name: "T2",
         about: "a balanced address: shares, and flows that stick",
@@ -140,6 +141,12 @@ pub(crate) const ROWS: [Row; 25] = [
         about: "established flows stay in the driver, also when the node is killed",
         is_long: false,
         run: driver::run,
+    },
+    Row {
+        name: "REUSE",
+        about: "a silent flow's pool port is another's, also from the driver",
+        is_long: false,
+        run: reuse::run,
     },
     Row {
         name: "RESTART",

@@ -1,4 +1,4 @@
-//! `tcpdump` at one interface: what came in there, and whether its checksums are right.
+//! `tcpdump` at one interface: what came in there and when, and whether its checksums are right.
 
 use crate::lab::error::{Error, trying};
 use crate::lab::namespace::{Namespace, command};
@@ -7,7 +7,7 @@ use crate::lab::site::Site;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// TCP resets, of either version of IP.
 pub(crate) const RESETS: &str =
@@ -27,6 +27,8 @@ pub(crate) struct Seen {
     pub(crate) text: String,
     /// How many packets there were.
     pub(crate) packets: usize,
+    /// When each of them came, by the clock of the day.
+    pub(crate) times: Vec<SystemTime>,
 }
 
 /// The header of a capture file and of one record in it (pcap-savefile(5)).
@@ -62,14 +64,28 @@ impl Capture {
 
     /// How many packets are in the file by now.
     pub(crate) fn count(&self) -> usize {
+        self.times().len()
+    }
+
+    /// When the packets came that are in the file by now. The header of a record begins with
+    /// seconds, microseconds and length.
+    fn times(&self) -> Vec<SystemTime> {
         let bytes = fs::read(&self.file).unwrap_or_default();
-        let (mut at, mut packets) = (FILE_HEADER, 0);
-        while let Some(length) = bytes.get(at + 8..at + 12) {
-            let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
+        let word = |at: usize| -> Option<u32> {
+            let word = bytes.get(at..at + 4)?;
+            Some(u32::from_le_bytes(word.try_into().unwrap_or_default()))
+        };
+        let (mut at, mut times) = (FILE_HEADER, Vec::new());
+        while let (Some(seconds), Some(micros), Some(length)) =
+            (word(at), word(at + 4), word(at + 8))
+        {
             at += RECORD_HEADER + length as usize;
-            packets += usize::from(at <= bytes.len());
+            if at <= bytes.len() {
+                let since = Duration::from_secs(seconds.into());
+                times.push(UNIX_EPOCH + since + Duration::from_micros(micros.into()));
+            }
         }
-        packets
+        times
     }
 
     /// Waits a little until `at_least` packets are there, stops, and reads them.
@@ -83,10 +99,10 @@ impl Capture {
             Err(error) => return Err(error),
         }
         self.process.stop()?;
-        let packets = self.count();
+        let times = self.times();
         let text = command(Command::new("tcpdump").args(["-n", "-vv", "-r"]).arg(&self.file))?;
         fs::remove_file(&self.file).map_err(trying("remove a capture"))?;
-        Ok(Seen { text, packets })
+        Ok(Seen { text, packets: times.len(), times })
     }
 }
 

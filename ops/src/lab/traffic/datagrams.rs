@@ -40,22 +40,29 @@ pub(crate) fn ask(
     count: u32,
 ) -> Result<(BTreeSet<String>, u32), Error> {
     let socket = open(namespace, to)?;
-    let (mut names, mut answers, mut buffer) = (BTreeSet::new(), 0, [0; 2048]);
+    let (mut names, mut answers) = (BTreeSet::new(), 0);
     for number in 0..count {
         let payload = format!("datagram-{number}");
-        socket.send(payload.as_bytes()).map_err(trying("send a datagram"))?;
-        match socket.recv(&mut buffer) {
-            Ok(length) => {
-                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                let name = text.split(' ').next().unwrap_or_default().to_owned();
-                answers += u32::from(text.ends_with(&payload));
-                names.insert(name);
-            }
-            Err(error) if is_silence(&error) => {}
-            Err(error) => return Err(trying("receive an answer")(error)),
+        if let Some(text) = exchange(&socket, &payload)? {
+            names.insert(text.split(' ').next().unwrap_or_default().to_owned());
+            answers += u32::from(text.ends_with(&payload));
         }
     }
     Ok((names, answers))
+}
+
+/// Sends a datagram and waits for an answer: its text, if one comes.
+///
+/// # Errors
+/// When the socket fails; an answer that does not come is no error.
+pub(crate) fn exchange(socket: &UdpSocket, payload: &str) -> Result<Option<String>, Error> {
+    let mut buffer = [0; 2048];
+    // That the datagram before was refused may be told by either call.
+    match socket.send(payload.as_bytes()).and_then(|_| socket.recv(&mut buffer)) {
+        Ok(length) => Ok(Some(String::from_utf8_lossy(&buffer[..length]).into_owned())),
+        Err(error) if is_silence(&error) => Ok(None),
+        Err(error) => Err(trying("exchange datagrams")(error)),
+    }
 }
 
 fn is_silence(error: &io::Error) -> bool {

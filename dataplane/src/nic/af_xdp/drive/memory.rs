@@ -2,15 +2,16 @@
 //! `bpf/drive.bpf.c`.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use aya::Ebpf;
 use bytemuck::pod_read_unaligned;
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::{DriveSize, HOPS_MAX, WORDS, data};
-use crate::driver_cache::{Entry, Entry4, Entry6, Flow, Rewrite, Terms};
+use crate::driver_cache::{Entry, Entry4, Entry6, Flow, Flow4, Flow6, Rewrite, Terms, word_index};
 use crate::nic::af_xdp::error::{AfXdpError, System as _};
+use penstock_event_schema::id::ShardId;
 
 /// An element of `words`: elements of an array begin at multiples of eight bytes.
 #[repr(C)]
@@ -30,33 +31,159 @@ pub(super) struct HopRow {
     pub(super) zeros: AtomicU32,
 }
 
-/// Words of [`Terms`], and of what a row holds behind them.
-const TERMS_WORDS: usize = size_of::<Terms>() / 4;
-const REWRITE_WORDS: usize = 26;
+/// Words of a key without its protocol, and of these and the new ends.
+const KEY4: usize = size_of::<Flow4>() / 4 - 1;
+const BODY4: usize = size_of::<Entry4>() / 4 - 1;
+const KEY6: usize = size_of::<Flow6>() / 4 - 1;
+const BODY6: usize = size_of::<Entry6>() / 4 - 1;
 
-/// `struct row` of the source.
-#[repr(C)]
-pub(super) struct Row {
-    pub(super) number: AtomicU32,
-    pub(super) terms: [AtomicU32; TERMS_WORDS],
-    pub(super) rewrite: [AtomicU32; REWRITE_WORDS],
+/// `struct row4` and `struct row6` of the source.
+#[repr(C, align(64))]
+pub(super) struct Row<const BODY: usize> {
+    number: AtomicU32,
+    /// Reach, protocol and requirement, as they lie in memory.
+    kind: AtomicU32,
+    generation: AtomicU32,
+    next_hop: AtomicU32,
+    /// The key without its protocol, and the new ends.
+    body: [AtomicU32; BODY],
+    /// Idle limit, flags and DSCP, as they lie in memory.
+    terms: AtomicU32,
+    bytes: AtomicU64,
+    packets: AtomicU32,
+    last_seen: AtomicU32,
 }
 
-/// `struct counts` of the source.
-#[repr(C)]
-pub(super) struct Counts {
-    pub(super) packets: AtomicU64,
-    pub(super) bytes: AtomicU64,
-    pub(super) last_seen: AtomicU64,
-    pub(super) zero: AtomicU64,
+pub(super) type Row4 = Row<BODY4>;
+pub(super) type Row6 = Row<BODY6>;
+
+const _: () = assert!(size_of::<Row4>() == 64 && size_of::<Row6>() == 128);
+
+/// A row of either version.
+#[derive(Clone, Copy)]
+pub(super) struct RowView<'a> {
+    pub(super) number: &'a AtomicU32,
+    kind: &'a AtomicU32,
+    generation: &'a AtomicU32,
+    next_hop: &'a AtomicU32,
+    body: &'a [AtomicU32],
+    terms: &'a AtomicU32,
+    pub(super) bytes: &'a AtomicU64,
+    pub(super) packets: &'a AtomicU32,
+    pub(super) last_seen: &'a AtomicU32,
+}
+
+impl<const BODY: usize> Row<BODY> {
+    pub(super) fn view(&self) -> RowView<'_> {
+        RowView {
+            number: &self.number,
+            kind: &self.kind,
+            generation: &self.generation,
+            next_hop: &self.next_hop,
+            body: &self.body,
+            terms: &self.terms,
+            bytes: &self.bytes,
+            packets: &self.packets,
+            last_seen: &self.last_seen,
+        }
+    }
+}
+
+impl RowView<'_> {
+    /// Writes all of it but its reach, so that the program believes none of it before it is whole.
+    pub(super) fn write(&self, number: u32, entry: &Entry, now: u32) {
+        self.number.store(0, Ordering::SeqCst);
+        fence(Ordering::Release);
+        let (words, key, protocol): (&[u32], usize, u32) = match &entry.rewrite {
+            Rewrite::Four(it) => {
+                (bytemuck::cast_slice(std::slice::from_ref(it)), KEY4, it.flow.protocol)
+            }
+            Rewrite::Six(it) => {
+                (bytemuck::cast_slice(std::slice::from_ref(it)), KEY6, it.flow.protocol)
+            }
+        };
+        // Between the key and the new ends stands the protocol.
+        let body = words[..key].iter().chain(&words[key + 1..]);
+        for (to, word) in self.body.iter().zip(body) {
+            to.store(*word, Ordering::Relaxed);
+        }
+        let [reach, ..] = self.kind.load(Ordering::Relaxed).to_ne_bytes();
+        let [low, high] = (entry.terms.word as u16).to_ne_bytes();
+        let kind = u32::from_ne_bytes([reach, protocol as u8, low, high]);
+        self.kind.store(kind, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+        self.packets.store(0, Ordering::Relaxed);
+        self.last_seen.store(now, Ordering::Relaxed);
+        self.change(&entry.terms);
+        self.number.store(number, Ordering::SeqCst);
+    }
+
+    /// Writes what may change of its terms, each word by itself: each is held against something of
+    /// its own.
+    pub(super) fn change(&self, terms: &Terms) {
+        // Rounded down: what the driver no longer carries, the shard does.
+        let idle_s = u16::try_from(terms.idle_ms / 1_000).unwrap_or(u16::MAX).to_ne_bytes();
+        let word = u32::from_ne_bytes([idle_s[0], idle_s[1], terms.flags, terms.dscp]);
+        self.generation.store(terms.generation, Ordering::Release);
+        self.next_hop.store(terms.next_hop, Ordering::Release);
+        self.terms.store(word, Ordering::Release);
+    }
+
+    /// How far from here an entry may lie whose home this is.
+    pub(super) fn set_reach(&self, reach: u8) {
+        let [_, rest @ ..] = self.kind.load(Ordering::Relaxed).to_ne_bytes();
+        let kind = u32::from_ne_bytes([reach, rest[0], rest[1], rest[2]]);
+        self.kind.store(kind, Ordering::SeqCst);
+    }
+
+    /// What it holds; None when it holds nothing.
+    pub(super) fn read(&self, shard: u16) -> Option<Entry> {
+        if self.number.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let [_, protocol, low, high] = self.kind.load(Ordering::Relaxed).to_ne_bytes();
+        let key = if self.body.len() == BODY4 { KEY4 } else { KEY6 };
+        let body: Vec<u32> = self.body.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        let mut words = body[..key].to_vec();
+        words.push(u32::from(protocol));
+        words.extend(&body[key..]);
+        let bytes: &[u8] = bytemuck::cast_slice(&words);
+        let rewrite = match key {
+            KEY4 => Rewrite::Four(pod_read_unaligned(bytes)),
+            _ => Rewrite::Six(pod_read_unaligned(bytes)),
+        };
+        let [idle0, idle1, flags, dscp] = self.terms.load(Ordering::Relaxed).to_ne_bytes();
+        let terms = Terms {
+            word: word_index(ShardId(shard), u16::from_ne_bytes([low, high])),
+            generation: self.generation.load(Ordering::Relaxed),
+            next_hop: self.next_hop.load(Ordering::Relaxed),
+            idle_ms: u32::from(u16::from_ne_bytes([idle0, idle1])) * 1_000,
+            flags,
+            dscp,
+            zero: [0; 2],
+        };
+        Some(Entry { terms, rewrite })
+    }
+
+    /// Whether it holds an entry of a flow.
+    pub(super) fn is_of(&self, flow: &Flow) -> bool {
+        let (words, protocol): (&[u32], u32) = match flow {
+            Flow::Four(flow) => (bytemuck::cast_slice(std::slice::from_ref(flow)), flow.protocol),
+            Flow::Six(flow) => (bytemuck::cast_slice(std::slice::from_ref(flow)), flow.protocol),
+        };
+        let mut body = self.body.iter().zip(&words[..words.len() - 1]);
+        self.number.load(Ordering::Relaxed) != 0
+            && u32::from(self.kind.load(Ordering::Relaxed).to_ne_bytes()[1]) == protocol
+            && body.all(|(have, wanted)| have.load(Ordering::Relaxed) == *wanted)
+    }
 }
 
 /// The memory of the maps that programs and shards share.
 pub(super) struct Shared {
-    pub(super) rows: MmapRaw,
-    pub(super) counts: MmapRaw,
-    pub(super) words: MmapRaw,
-    pub(super) hops: MmapRaw,
+    rows4: MmapRaw,
+    rows6: MmapRaw,
+    words: MmapRaw,
+    hops: MmapRaw,
 }
 
 // SAFETY: the mappings stay where they are until the last holder goes, and all access to them is by
@@ -65,57 +192,24 @@ unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
-impl Row {
-    /// Writes all of it so that the program believes none of it before it is whole.
-    pub(super) fn write(&self, number: u32, entry: &Entry) {
-        self.number.store(0, Ordering::SeqCst);
-        let rewrite: &[u32] = match &entry.rewrite {
-            Rewrite::Four(rewrite) => bytemuck::cast_slice(std::slice::from_ref(rewrite)),
-            Rewrite::Six(rewrite) => bytemuck::cast_slice(std::slice::from_ref(rewrite)),
-        };
-        for (to, word) in self.rewrite.iter().zip(rewrite) {
-            to.store(*word, Ordering::Relaxed);
-        }
-        self.change(&entry.terms);
-        self.number.store(number, Ordering::SeqCst);
-    }
-
-    /// Writes its terms, each word by itself: each is held against something of its own.
-    pub(super) fn change(&self, terms: &Terms) {
-        let words: [u32; TERMS_WORDS] = bytemuck::cast(*terms);
-        for (to, word) in self.terms.iter().zip(words) {
-            to.store(word, Ordering::Release);
-        }
-    }
-
-    /// What it holds, if it is an entry of the version of `flow`.
-    pub(super) fn read(&self, flow: &Flow) -> Entry {
-        let terms: [u32; TERMS_WORDS] =
-            std::array::from_fn(|at| self.terms[at].load(Ordering::Relaxed));
-        let rewrite: [u32; REWRITE_WORDS] =
-            std::array::from_fn(|at| self.rewrite[at].load(Ordering::Relaxed));
-        let bytes: &[u8] = bytemuck::cast_slice(&rewrite);
-        let rewrite = match flow {
-            Flow::Four(_) => Rewrite::Four(pod_read_unaligned(&bytes[..size_of::<Entry4>()])),
-            Flow::Six(_) => Rewrite::Six(pod_read_unaligned(&bytes[..size_of::<Entry6>()])),
-        };
-        Entry { terms: bytemuck::cast(terms), rewrite }
-    }
-}
-
 impl Shared {
     /// Maps what an object's program has.
     pub(super) fn of(object: &Ebpf, size: DriveSize) -> Result<Shared, AfXdpError> {
+        let geometry = size.geometry();
         Ok(Shared {
-            rows: map_memory::<Row>(object, "rows", size.entries())?,
-            counts: map_memory::<Counts>(object, "counts", size.entries())?,
+            rows4: map_memory::<Row4>(object, "rows4", size.shards * geometry.rows4())?,
+            rows6: map_memory::<Row6>(object, "rows6", size.shards * geometry.rows6())?,
             words: map_memory::<WordRow>(object, "words", size.shards * WORDS)?,
             hops: map_memory::<HopRow>(object, "hops", size.shards * HOPS_MAX)?,
         })
     }
 
-    pub(super) fn rows(&self) -> &[Row] {
-        slice(&self.rows)
+    pub(super) fn rows4(&self) -> &[Row4] {
+        slice(&self.rows4)
+    }
+
+    pub(super) fn rows6(&self) -> &[Row6] {
+        slice(&self.rows6)
     }
 
     pub(super) fn words(&self) -> &[WordRow] {
@@ -124,10 +218,6 @@ impl Shared {
 
     pub(super) fn hops(&self) -> &[HopRow] {
         slice(&self.hops)
-    }
-
-    pub(super) fn counts(&self) -> &[Counts] {
-        slice(&self.counts)
     }
 }
 

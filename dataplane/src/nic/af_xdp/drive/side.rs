@@ -1,22 +1,19 @@
 //! One shard's part of the driver's cache, to be written and read.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
-use aya::maps::{HashMap, MapData};
-use tracing::warn;
-
-use super::memory::{Counts, HopRow, Row, Shared};
-use super::{HOPS_MAX, Key4, Key6, Place, WORDS};
-use crate::driver_cache::{Counted, Entry, Flow, Order, Said};
+use super::memory::{HopRow, RowView, Shared};
+use super::{DriveSize, HOPS_MAX, WORDS};
+use crate::driver_cache::{Counted, Entry, Flow, Geometry, Order, Said};
 use crate::route::Hop;
 
 /// One shard's part of the driver's cache.
 pub(in super::super) struct DriverSide {
     shard: u16,
-    entries_max: u32,
-    flows4: HashMap<MapData, Key4, Place>,
-    flows6: HashMap<MapData, Key6, Place>,
+    shards: u16,
+    geometry: Geometry,
+    hash_seed: u64,
     shared: Arc<Shared>,
     /// The number that a row got last.
     number: u32,
@@ -25,14 +22,29 @@ pub(in super::super) struct DriverSide {
 impl DriverSide {
     pub(super) fn new(
         shard: u16,
-        entries_max: u32,
-        flows4: HashMap<MapData, Key4, Place>,
-        flows6: HashMap<MapData, Key6, Place>,
+        size: DriveSize,
+        hash_seed: u64,
         shared: Arc<Shared>,
     ) -> DriverSide {
-        let side = DriverSide { shard, entries_max, flows4, flows6, shared, number: 0 };
-        let numbers = side.rows().iter().map(|row| row.number.load(Ordering::Relaxed));
+        let (geometry, shards) = (size.geometry(), size.shards as u16);
+        let side = DriverSide { shard, shards, geometry, hash_seed, shared, number: 0 };
+        let slots = 0..geometry.slots();
+        let numbers = slots.map(|slot| side.row(slot).number.load(Ordering::Relaxed));
         DriverSide { number: numbers.max().unwrap_or(0), ..side }
+    }
+
+    /// All entries, with their slots. What does not lie where the program would find it goes.
+    pub(super) fn entries(&self) -> Vec<(u32, Entry)> {
+        let mut entries = Vec::new();
+        for slot in 0..self.geometry.slots() {
+            let Some(entry) = self.row(slot).read(self.shard) else { continue };
+            if self.geometry.places(&entry.flow(), self.hash_seed).contains(&slot) {
+                entries.push((slot, entry));
+            } else {
+                self.row(slot).number.store(0, Ordering::SeqCst);
+            }
+        }
+        entries
     }
 
     /// The highest number of a row of next hops.
@@ -52,14 +64,13 @@ impl DriverSide {
                 Order::Change { terms, slot } => self.row(slot).change(&terms),
                 Order::Remove { flow, slot } => {
                     self.remove(&flow, slot);
-                    let counted = self.take(slot, now()).unwrap_or_default();
+                    let counted = self.take(slot, coarse_now()).unwrap_or_default();
                     said.push(Said::Removed { flow, counted: Counted { slot, ..counted } });
                 }
-                Order::Read { first, count } => {
-                    let now = now();
-                    let slots = first..(first + count).min(self.entries_max);
-                    let counted = slots.filter_map(|slot| self.take(slot, now)).collect();
-                    said.push(Said::Read { first, count, counted });
+                Order::Read { slots } => {
+                    let now = coarse_now();
+                    let counted = slots.iter().filter_map(|slot| self.take(*slot, now)).collect();
+                    said.push(Said::Read { slots, counted });
                 }
                 Order::Word { requirement, word } => {
                     let at = usize::from(self.shard) * WORDS as usize + usize::from(requirement);
@@ -79,66 +90,66 @@ impl DriverSide {
     }
 
     fn insert(&mut self, entry: &Entry, slot: u32, only_with: Option<Flow>) -> bool {
-        if only_with.is_some_and(|flow| self.slot_of(&flow).is_none()) {
+        if only_with.is_some_and(|flow| !self.is_in(&flow)) {
             return false;
         }
-        let counts = self.counts(slot);
-        counts.packets.store(0, Ordering::Relaxed);
-        counts.bytes.store(0, Ordering::Relaxed);
-        counts.last_seen.store(coarse_now(), Ordering::SeqCst);
         self.number = self.number.wrapping_add(1).max(1);
-        self.row(slot).write(self.number, entry);
-        let place = [self.first() + slot, self.number];
-        let put = match entry.flow() {
-            Flow::Four(flow) => self.flows4.insert(bytemuck::cast::<_, Key4>(flow), place, NEW),
-            Flow::Six(flow) => self.flows6.insert(bytemuck::cast::<_, Key6>(flow), place, NEW),
-        };
-        put.is_ok()
+        self.row(slot).write(self.number, entry, coarse_now());
+        self.say_reach(&entry.flow());
+        true
     }
 
-    /// Takes a flow out. From here on no packet is of this entry, whatever the map holds.
+    /// Takes a flow out. From here on no packet is of this entry.
     fn remove(&mut self, flow: &Flow, slot: u32) {
         self.row(slot).number.store(0, Ordering::SeqCst);
-        if self.slot_of(flow) != Some(self.first() + slot) {
-            return;
-        }
-        let removed = match flow {
-            Flow::Four(flow) => self.flows4.remove(&bytemuck::cast::<_, Key4>(*flow)),
-            Flow::Six(flow) => self.flows6.remove(&bytemuck::cast::<_, Key6>(*flow)),
-        };
-        if let Err(error) = removed {
-            warn!(%error, "a flow could not be taken out of the driver");
-        }
+        self.say_reach(flow);
     }
 
-    /// Where the packets of a flow are counted, if the driver has it.
-    fn slot_of(&self, flow: &Flow) -> Option<u32> {
-        let place = match flow {
-            Flow::Four(flow) => self.flows4.get(&bytemuck::cast::<_, Key4>(*flow), 0),
-            Flow::Six(flow) => self.flows6.get(&bytemuck::cast::<_, Key6>(*flow), 0),
+    /// Says at a flow's home how far from it the program has to look.
+    fn say_reach(&self, flow: &Flow) {
+        let places = self.geometry.places(flow, self.hash_seed);
+        let home = places.start;
+        let is_of_home = |slot: &u32| {
+            let entry = self.row(*slot).read(self.shard);
+            entry.is_some_and(|entry| {
+                self.geometry.places(&entry.flow(), self.hash_seed).start == home
+            })
         };
-        place.ok().map(|[slot, _]| slot)
+        let last = places.rev().find(is_of_home).unwrap_or(home);
+        self.row(home).set_reach((last - home) as u8);
+    }
+
+    /// Whether any shard has a flow in the driver.
+    fn is_in(&self, flow: &Flow) -> bool {
+        let mut shards = 0..self.shards;
+        let places = self.geometry.places(flow, self.hash_seed);
+        shards.any(|shard| places.clone().any(|slot| self.row_of(shard, slot).is_of(flow)))
     }
 
     /// Takes what a slot has counted. None when there is nothing.
-    fn take(&self, slot: u32, now: u64) -> Option<Counted> {
-        let counts = self.counts(slot);
-        if counts.packets.load(Ordering::Relaxed) == 0 {
+    fn take(&self, slot: u32, now: u32) -> Option<Counted> {
+        let row = self.row(slot);
+        if row.packets.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let packets = counts.packets.swap(0, Ordering::Relaxed);
-        let bytes = counts.bytes.swap(0, Ordering::Relaxed);
-        let age_ns = now.saturating_sub(counts.last_seen.load(Ordering::Relaxed));
-        Some(Counted { slot, packets, bytes, age_ns })
+        let packets = u64::from(row.packets.swap(0, Ordering::Relaxed));
+        let bytes = row.bytes.swap(0, Ordering::Relaxed);
+        let age = now.wrapping_sub(row.last_seen.load(Ordering::Relaxed));
+        // A packet may have come since this thread looked at the clock.
+        let age = if age < AGES_MAX { age } else { 0 };
+        Some(Counted { slot, packets, bytes, age_ns: u64::from(age) << 20 })
     }
 
-    /// Counts `packets` packets of 100 bytes in each slot, for measuring how long readings take.
-    pub(in super::super) fn count(&self, packets: u64) {
-        for slot in 0..self.entries_max {
-            let counts = self.counts(slot);
-            counts.bytes.fetch_add(100 * packets, Ordering::Relaxed);
-            counts.last_seen.store(coarse_now(), Ordering::Relaxed);
-            counts.packets.fetch_add(packets, Ordering::Relaxed);
+    /// Counts `packets` packets of 100 bytes in each slot with an entry, for measuring how long
+    /// readings take.
+    pub(in super::super) fn count(&self, packets: u32) {
+        for slot in 0..self.geometry.slots() {
+            let row = self.row(slot);
+            if row.number.load(Ordering::Relaxed) != 0 {
+                row.bytes.fetch_add(100 * u64::from(packets), Ordering::Relaxed);
+                row.last_seen.store(coarse_now(), Ordering::Relaxed);
+                row.packets.fetch_add(packets, Ordering::Relaxed);
+            }
         }
     }
 
@@ -150,6 +161,7 @@ impl DriverSide {
         let [mtu_low, mtu_high] = hop.mtu.to_ne_bytes();
         if row.number.load(Ordering::Relaxed) != number {
             row.number.store(0, Ordering::SeqCst);
+            fence(Ordering::Release);
         }
         let rest_of_all = u32::from_ne_bytes([mtu_low, mtu_high, hop.port.0, 0]);
         row.rest.store(rest_of_all, Ordering::Relaxed);
@@ -158,18 +170,19 @@ impl DriverSide {
         row.number.store(number, Ordering::SeqCst);
     }
 
-    /// The first of this shard's slots among those of all shards.
-    fn first(&self) -> u32 {
-        u32::from(self.shard) * self.entries_max
+    fn row(&self, slot: u32) -> RowView<'_> {
+        self.row_of(self.shard, slot)
     }
 
-    fn rows(&self) -> &[Row] {
-        let first = self.first() as usize;
-        &self.shared.rows()[first..first + self.entries_max as usize]
-    }
-
-    fn row(&self, slot: u32) -> &Row {
-        &self.rows()[slot as usize]
+    fn row_of(&self, shard: u16, slot: u32) -> RowView<'_> {
+        let (rows4, rows6) = (self.geometry.rows4(), self.geometry.rows6());
+        let shard = shard as usize;
+        if self.geometry.is_six(slot) {
+            let at = shard * rows6 as usize + (slot - rows4) as usize;
+            self.shared.rows6()[at].view()
+        } else {
+            self.shared.rows4()[shard * rows4 as usize + slot as usize].view()
+        }
     }
 
     fn hops(&self) -> &[HopRow] {
@@ -180,26 +193,13 @@ impl DriverSide {
     fn hop(&self, number: u32) -> &HopRow {
         &self.hops()[(number % HOPS_MAX) as usize]
     }
-
-    fn counts(&self, slot: u32) -> &Counts {
-        &self.shared.counts()[(self.first() + slot) as usize]
-    }
 }
 
-/// BPF_NOEXIST of linux/bpf.h.
-const NEW: u64 = 1;
+/// Above this, what is said to be an age is the clock's step back.
+const AGES_MAX: u32 = u32::MAX - 256;
 
-/// The clock that the program reads: bpf_ktime_get_coarse_ns.
-fn coarse_now() -> u64 {
-    monotonic(rustix::time::ClockId::MonotonicCoarse)
-}
-
-/// The same clock, never behind it: no packet is said to have come later than it has.
-fn now() -> u64 {
-    monotonic(rustix::time::ClockId::Monotonic)
-}
-
-fn monotonic(clock: rustix::time::ClockId) -> u64 {
-    let time = rustix::time::clock_gettime(clock);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+/// The clock that the program reads, bpf_ktime_get_coarse_ns, in its units of 2^20 ns.
+fn coarse_now() -> u32 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    ((time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64) >> 20) as u32
 }

@@ -1,0 +1,65 @@
+//! Where in the driver's maps an entry may lie: a hash of its key names its home, and it lies there
+//! or in one of the next rows. The program looks in the same places (`bpf/drive.bpf.c`).
+//!
+//! A shard's slots are numbered through: first the rows of IPv4, then those of IPv6. There are twice
+//! as many homes as entries at least, so that an entry finds a free row near its home, mostly in it.
+
+use super::Flow;
+use std::ops::Range;
+
+/// Rows that an entry may lie in, from its home on. WINDOW of the program.
+pub const WINDOW: u32 = 8;
+/// Of all entries, IPv6.
+const SIX_PART: u32 = 4;
+
+/// The slots of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Homes of IPv4 entries, a power of two.
+    pub homes4: u32,
+    /// The same of IPv6.
+    pub homes6: u32,
+}
+
+impl Geometry {
+    /// Of a shard with room for so many directions, 2^24 at most.
+    pub fn of(entries_max: u32) -> Geometry {
+        let homes = |entries: u32| (2 * entries).max(1).next_power_of_two();
+        Geometry { homes4: homes(entries_max), homes6: homes(entries_max.div_ceil(SIX_PART)) }
+    }
+
+    /// Rows of IPv4 entries.
+    pub fn rows4(&self) -> u32 {
+        self.homes4 + WINDOW - 1
+    }
+
+    /// Rows of IPv6 entries.
+    pub fn rows6(&self) -> u32 {
+        self.homes6 + WINDOW - 1
+    }
+
+    /// All slots.
+    pub fn slots(&self) -> u32 {
+        self.rows4() + self.rows6()
+    }
+
+    /// Whether IPv6 entries lie in this slot.
+    pub fn is_six(&self, slot: u32) -> bool {
+        slot >= self.rows4()
+    }
+
+    /// The slots in which a flow's entry may lie, its home first.
+    pub fn places(&self, flow: &Flow, seed: u64) -> Range<u32> {
+        let hash = flow.hash(seed);
+        let home = match flow {
+            Flow::Four(_) => hash & (self.homes4 - 1),
+            Flow::Six(_) => self.rows4() + (hash & (self.homes6 - 1)),
+        };
+        home..home + WINDOW
+    }
+}
+
+/// How many of so many entries may be IPv6.
+pub(super) fn six_max(entries_max: usize) -> usize {
+    entries_max.div_ceil(SIX_PART as usize)
+}
