@@ -13,7 +13,7 @@
 // the frames of one receive queue, so its entries are looked for in the part of that queue alone.
 // What a packet needs of its entry is one cache line of IPv4, two of IPv6.
 // Program and maps outlive the process, so what is shared has a version: LAYOUT in
-// nic/af_xdp/drive.rs goes up with any change of a structure here.
+// nic/af_xdp/drive.rs goes up with any change of a structure or of the tallies here.
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -129,6 +129,9 @@ struct row6 {
     __u64 zeros[2];
 };
 
+_Static_assert(sizeof(struct row4) == 64 && offsetof(struct row4, bytes) == 48, "as in memory.rs");
+_Static_assert(sizeof(struct row6) == 128 && offsetof(struct row6, bytes) == 96, "as in memory.rs");
+
 // What is read of a row before it is believed.
 struct terms {
     __u32 generation;
@@ -137,6 +140,11 @@ struct terms {
     __u16 idle_s;
     __u8 flags;
     __u8 dscp;
+};
+
+struct homes {
+    __u32 four;
+    __u32 six;
 };
 
 // A next hop: what a frame begins with, and where it leaves. Only the first word of a row changes
@@ -157,11 +165,9 @@ enum tally { HIT, UNKNOWN, OUTDATED, IDLE, NO_HOP, TOO_BIG, PARTIAL, SPECIAL, TA
 // The default sizes here are overridden at load.
 // Set by the loader: the interfaces of the ports, in order; 0 stands for none.
 const volatile __u32 interfaces[PORTS_MAX] = {};
-// Set by the loader: how many shards there are; homes of a shard's entries, powers of two; what
-// their hash begins with.
-const volatile __u32 shards = 1;
-const volatile __u32 homes4 = 1;
-const volatile __u32 homes6 = 1;
+// Set by the loader: rows of each shard, and what hashes begin with.
+const volatile __u32 shard_rows4 = WINDOW;
+const volatile __u32 shard_rows6 = WINDOW;
 const volatile __u64 seed = 0;
 
 struct {
@@ -185,7 +191,8 @@ struct {
     __type(value, __u32);
 } egress SEC(".maps");
 
-// Of each shard homes4 + WINDOW - 1 rows, one shard's behind the other's.
+// One shard's rows behind the other's. After those that are homes a few more, for entries whose home
+// is the last one.
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
@@ -201,6 +208,15 @@ struct {
     __type(key, __u32);
     __type(value, struct row6);
 } rows6 SEC(".maps");
+
+// Homes in use, of each shard: powers of two, or 0 before there is any.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct homes);
+} homes SEC(".maps");
 
 // A generation word for each requirement of each shard: an entry made with another one is a miss.
 struct {
@@ -446,8 +462,12 @@ static __always_inline bool differ(const volatile __u32 *one, const __u32 *other
 static __always_inline struct row4 *find4(const struct flow4 *flow, __u32 shard,
                                           struct terms *terms, __be32 *new_ends)
 {
-    __u32 index = shard * (homes4 + WINDOW - 1) + (hash4(flow) & (homes4 - 1));
-    __u32 at, number, reach = 0;
+    const volatile struct homes *in_use = bpf_map_lookup_elem(&homes, &shard);
+    __u32 at, index, number, reach = 0;
+
+    if (!in_use)
+        return NULL;
+    index = shard * shard_rows4 + (hash4(flow) & (in_use->four - 1));
 
     for (at = 0; at < WINDOW && at <= reach; at++, index++) {
         volatile struct row4 *row = bpf_map_lookup_elem(&rows4, &index);
@@ -470,8 +490,12 @@ static __always_inline struct row4 *find4(const struct flow4 *flow, __u32 shard,
 static __always_inline struct row6 *find6(const struct flow6 *flow, __u32 shard,
                                           struct terms *terms, __be32 *new_ends)
 {
-    __u32 index = shard * (homes6 + WINDOW - 1) + (hash6(flow) & (homes6 - 1));
-    __u32 at, number, reach = 0;
+    const volatile struct homes *in_use = bpf_map_lookup_elem(&homes, &shard);
+    __u32 at, index, number, reach = 0;
+
+    if (!in_use)
+        return NULL;
+    index = shard * shard_rows6 + (hash6(flow) & (in_use->six - 1));
 
     for (at = 0; at < WINDOW && at <= reach; at++, index++) {
         volatile struct row6 *row = bpf_map_lookup_elem(&rows6, &index);
@@ -604,7 +628,7 @@ static __always_inline int drive4(struct xdp_md *context, const struct port *por
     flow.destination = ip->daddr;
     flow.ports = *upper.ports;
     flow.protocol = ip->protocol;
-    row = shard < shards ? find4(&flow, shard, &terms, new_ends) : NULL;
+    row = find4(&flow, shard, &terms, new_ends);
     if (!row)
         return left(UNKNOWN);
     now = bpf_ktime_get_coarse_ns() >> 20;
@@ -671,7 +695,7 @@ static __always_inline int drive6(struct xdp_md *context, const struct port *por
     __builtin_memcpy(flow.source, addresses, 32);
     flow.ports = *upper.ports;
     flow.protocol = ip->nexthdr;
-    row = shard < shards ? find6(&flow, shard, &terms, new_ends) : NULL;
+    row = find6(&flow, shard, &terms, new_ends);
     if (!row)
         return left(UNKNOWN);
     now = bpf_ktime_get_coarse_ns() >> 20;

@@ -92,7 +92,7 @@ pub struct DataplaneConfig {
     /// Whether established flows stay in the driver. Default: `auto`.
     pub driver_cache: DriverCache,
     /// Directions per shard that the driver carries, at most, of which a quarter may be IPv6.
-    /// Default: 262 144 (about 260 bytes each of the kernel's memory, taken at the start).
+    /// Default: 262 144 (about 190 bytes each of the kernel's memory, taken at the start).
     pub driver_entries_max: u64,
 }
 

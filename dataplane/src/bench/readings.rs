@@ -18,6 +18,8 @@ const STEPS: u64 = 160;
 pub struct Reading {
     /// When all entries have counted packets.
     pub all_counted: f64,
+    /// The same with the reports of all of them, which are then due.
+    pub all_reported: f64,
     /// When none has.
     pub none_counted: f64,
 }
@@ -43,16 +45,18 @@ pub fn readings(entries: u32, rounds: u32) -> Result<Vec<Reading>, AfXdpError> {
         bed.one_each(back);
         bed.read(&mut driver);
     }
-    assert_eq!(bed.shard.counters().driver_entries, u64::from(entries), "all are in the driver");
+    // A few find no row near their homes.
+    let held = bed.shard.counters().driver_entries;
+    assert!(held >= u64::from(entries) / 100 * 99, "{held} of {entries} are in the driver");
     let mut measured = Vec::new();
     for _ in 0..rounds {
-        let none_counted = bed.read(&mut driver);
+        let (none_counted, _) = bed.read(&mut driver);
         driver.count(3);
         let before = bed.shard.counters().driver_packets;
-        let all_counted = bed.read(&mut driver);
+        let (all_counted, all_reported) = bed.read(&mut driver);
         let counted = bed.shard.counters().driver_packets - before;
-        assert_eq!(counted, 3 * u64::from(entries), "all of it is taken");
-        measured.push(Reading { all_counted, none_counted });
+        assert_eq!(counted, 3 * held, "all of it is taken");
+        measured.push(Reading { all_counted, all_reported, none_counted });
     }
     Ok(measured)
 }
@@ -73,24 +77,28 @@ impl Bed {
         }
     }
 
-    /// The time of one reading goes by: the part of it that the driver's orders took.
-    fn read(&mut self, driver: &mut Rehearsal) -> f64 {
-        let (mut said, mut used) = (Vec::new(), 0);
+    /// The time of one reading goes by: the part of it that the driver's orders took, and that these
+    /// and reports took.
+    fn read(&mut self, driver: &mut Rehearsal) -> (f64, f64) {
+        let (mut said, mut orders, mut all) = (Vec::new(), 0, 0);
         for _ in 0..STEPS {
             self.now += READ_MS * 1_000_000 / STEPS;
             let now = Time(self.now);
-            // Reports are due now and then, with the driver or without it.
-            self.shard.handle_timeout(&mut self.memory, now);
             let begun = thread_time();
+            self.shard.handle_timeout(&mut self.memory, now);
+            let due = thread_time();
             while !self.shard.driver_orders().is_empty() {
                 driver.carry_out(self.shard.driver_orders(), &mut said);
                 for said in said.drain(..) {
                     self.shard.handle_driver(said, now);
                 }
             }
-            used += thread_time() - begun;
+            let ended = thread_time();
+            orders += ended - due;
+            all += ended - begun;
             while self.shard.poll_output().is_some() {}
         }
-        used as f64 / (READ_MS * 1_000_000) as f64
+        let part = |used: u64| used as f64 / (READ_MS * 1_000_000) as f64;
+        (part(orders), part(all))
     }
 }

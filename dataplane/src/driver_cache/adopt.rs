@@ -18,6 +18,8 @@ const ASKED_MAX: usize = 512;
 const AGAIN_MS: u64 = 1_000;
 /// What nobody knows after this time leaves the driver.
 const GIVE_UP_MS: u64 = 60_000;
+/// Of those that leave, so many at a time, so that packets do not wait for it.
+const DISOWNED_MAX: usize = 4_096;
 
 /// A flow, and its slot.
 type Left = (u32, Entry);
@@ -42,6 +44,8 @@ pub(super) struct Adoption {
     asked: BTreeSet<FlowKey>,
     untold: BTreeMap<FlowKey, Untold>,
     until: Option<Time>,
+    /// Whether all of them are to leave.
+    leaves: bool,
 }
 
 impl Adoption {
@@ -83,6 +87,7 @@ impl Shard {
         let named = leftovers.entries.iter().map(|(_, entry)| entry.terms.next_hop).max();
         self.router.begin_after(leftovers.hops.max(named.unwrap_or(0)));
         self.driver.hash_seed = leftovers.hash_seed;
+        self.driver.geometry = self.driver.geometry.with(leftovers.homes);
         for &(slot, _) in &leftovers.entries {
             self.driver.set_used(slot, true);
         }
@@ -104,7 +109,6 @@ impl Shard {
             adoption.slots.insert(left.0, key);
             adoption.left.insert(key, left);
         }
-        self.counters.driver_left = self.driver.adoption.len() as u64;
     }
 
     /// Tells what could not be told before, and asks for some more of what is left.
@@ -115,7 +119,7 @@ impl Shard {
         self.driver.next_read = self.driver.next_read.min(now.plus_ms(READ_MS / READS));
         self.tell_untold();
         let until = *self.driver.adoption.until.get_or_insert(now.plus_ms(GIVE_UP_MS));
-        if now >= until {
+        if now >= until || self.driver.adoption.leaves {
             return self.disown_all(now);
         }
         while self.driver.adoption.asked.len() < ASKED_MAX
@@ -130,7 +134,6 @@ impl Shard {
             }
             self.driver.adoption.queue.pop_front();
         }
-        self.counters.driver_left = self.driver.adoption.len() as u64;
     }
 
     fn tell_untold(&mut self) {
@@ -201,15 +204,19 @@ impl Shard {
         self.driver.orders.push(Order::Remove { flow: entry.flow(), slot });
     }
 
-    /// All that is left leaves. What is a flow comes back when it is seen.
+    /// All that is left leaves, some now and the rest soon. What is a flow comes back when it is seen.
     pub(crate) fn disown_all(&mut self, now: Time) {
-        self.driver.adoption.slots.clear();
-        self.driver.adoption.asked.clear();
-        self.driver.adoption.queue.clear();
-        for left in std::mem::take(&mut self.driver.adoption.left).into_values() {
-            self.disown(&left, now);
+        for _ in 0..DISOWNED_MAX {
+            let Some((&key, _)) = self.driver.adoption.left.first_key_value() else { break };
+            self.disown_key(&key, now);
         }
-        self.counters.driver_left = self.driver.adoption.len() as u64;
+        let adoption = &mut self.driver.adoption;
+        adoption.leaves = !adoption.left.is_empty();
+        if adoption.leaves {
+            self.driver.next_read = self.driver.next_read.min(now.plus_ms(1));
+        } else {
+            adoption.queue.clear();
+        }
     }
 
     /// A requirement was invalidated: what is left of its flows goes.

@@ -163,9 +163,12 @@ impl Entry {
         self.rewrite.flow()
     }
 
-    /// Whether packets leave by both entries with the same ends, TTL and DSCP.
+    /// Whether packets leave by both entries with the same ends, TTL and DSCP, and by the word of the
+    /// same requirement.
     pub fn leaves_as(&self, other: &Entry) -> bool {
-        let orders = |entry: &Entry| (entry.rewrite, entry.terms.flags, entry.terms.dscp);
+        let orders = |entry: &Entry| {
+            (entry.rewrite, entry.terms.flags, entry.terms.dscp, entry.terms.word as u16)
+        };
         orders(self) == orders(other)
     }
 }

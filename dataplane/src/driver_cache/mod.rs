@@ -243,6 +243,12 @@ impl DriverCache {
         self.promoted
     }
 
+    /// Flows of an earlier process that nobody has answered for yet, and what is still to be told of
+    /// such.
+    pub fn left(&self) -> usize {
+        self.adoption.len()
+    }
+
     /// Whether the driver has none.
     pub fn is_empty(&self) -> bool {
         self.promoted == 0
@@ -378,7 +384,8 @@ impl DriverCache {
         let candidates: Vec<u32> = match self.is_full(flow) {
             false => places.filter(|slot| self.held[*slot as usize].is_somebody()).collect(),
             true => {
-                let only_six = self.promoted < self.entries_max;
+                let six_full = self.promoted6 >= six_max(self.entries_max);
+                let only_six = matches!(flow, Flow::Six(_)) && six_full;
                 let first = if only_six { self.geometry.rows4() } else { 0 };
                 let range = (self.geometry.slots() - first) as usize;
                 let drawn: Vec<u32> =
@@ -553,10 +560,8 @@ impl Shard {
             return;
         }
         let Some(answered) = self.answered_by(&form) else { return };
-        if self.driver.bars.iter().any(|&bar| busy < bar) {
-            return;
-        }
         let rewrite = form.driver_rewrite();
+        self.make_homes(&rewrite.flow(), now);
         let Some(number) = self.driver.room_for(&rewrite.flow()) else {
             return self.make_room(&rewrite.flow(), busy, now);
         };
@@ -579,12 +584,52 @@ impl Shard {
         self.driver.orders.push(Order::Insert { entry, slot: number, only_with });
     }
 
+    /// Uses more homes when these are half full. What is not where it belongs then leaves, and comes
+    /// back with its next report.
+    fn make_homes(&mut self, flow: &Flow, now: Time) {
+        let six = matches!(flow, Flow::Six(_));
+        let entries = match six {
+            true => self.driver.promoted6,
+            false => self.driver.promoted - self.driver.promoted6,
+        };
+        // Nobody holds yet what is being adopted.
+        let grown = self.driver.geometry.grown(six, entries).filter(|_| !self.is_adopting());
+        let Some(grown) = grown else { return };
+        self.driver.geometry = grown;
+        let homes = [grown.homes4, grown.homes6];
+        self.driver.orders.push(Order::Homes { homes });
+        let slots = self.driver.used_in(0..self.driver.used.len());
+        let held = |slot: &u32| self.driver.held[*slot as usize].is_somebody();
+        let slots: Vec<u32> =
+            slots.filter(|slot| grown.is_six(*slot) == six).filter(held).collect();
+        for slot in slots {
+            let flow = self.flow_in(slot);
+            if !grown.places(&flow, self.driver.hash_seed).contains(&slot) {
+                self.demote_slot(slot, 0, now);
+            }
+        }
+    }
+
+    /// The flow that holds a slot of the driver's.
+    fn flow_in(&self, number: u32) -> Flow {
+        match decode(self.driver.held[number as usize].entry) {
+            Slot::Four(slot) => self.tables.four.entry(slot).driver_rewrite().flow(),
+            Slot::Six(slot) => self.tables.six.entry(slot).driver_rewrite().flow(),
+        }
+    }
+
     /// A flow that is less busy gives way; its slot can be used when it has rested.
     fn make_room(&mut self, flow: &Flow, busy: u32, now: Time) {
+        let is_full = self.driver.is_full(flow);
+        if is_full && self.driver.bars.iter().any(|&bar| busy < bar) {
+            return;
+        }
         let Some(least) = self.driver.least_busy(flow, busy) else { return };
         self.driver.given_up += 1;
-        let bar = &mut self.driver.bars[0];
-        *bar = if *bar == 0 { busy / 2 } else { (*bar).min(busy / 2) };
+        if is_full {
+            let bar = &mut self.driver.bars[0];
+            *bar = if *bar == 0 { busy / 2 } else { (*bar).min(busy / 2) };
+        }
         self.counters.driver_gave_way += 1;
         self.demote_slot(least, 0, now);
     }
@@ -612,8 +657,8 @@ impl Shard {
         }
     }
 
-    /// A FIN or RST was seen: readings are too far apart for what comes now. Both directions come
-    /// back, and are left here for a while.
+    /// A FIN or RST was seen: readings are too far apart for what comes now. The directions that this
+    /// shard has come back, and are left here for a while.
     pub(crate) fn end_in_driver<F: Form>(&mut self, slot: u32, now: Time) {
         if !self.driver.is_on() {
             return;
@@ -622,9 +667,11 @@ impl Shard {
         let back = self.find::<F>(&other_way(&form));
         for slot in [Some(slot), back].into_iter().flatten() {
             let form = *F::table(&self.tables).entry(slot);
-            self.driver.place(F::slot(slot)).shunned = ENDING_REPORTS;
-            if self.driver.place(F::slot(slot)).slot != NOT_PROMOTED {
-                self.demote(slot, &form, ENDING_REPORTS, now);
+            let place = self.driver.place(F::slot(slot));
+            let shunned = place.shunned.max(ENDING_REPORTS);
+            place.shunned = shunned;
+            if place.slot != NOT_PROMOTED {
+                self.demote(slot, &form, shunned, now);
             }
         }
     }

@@ -35,6 +35,12 @@ pub enum Order {
         /// Which, in order.
         slots: Vec<u32>,
     },
+    /// So many homes are in use from now on. Entries that are no longer where they belong are taken
+    /// out by orders that follow.
+    Homes {
+        /// Of IPv4 and IPv6.
+        homes: [u32; 2],
+    },
     /// A requirement has another generation word.
     Word {
         /// Its number.
@@ -106,4 +112,6 @@ pub struct Leftovers {
     pub hops: u32,
     /// What hashes of keys begin with, as the program has it.
     pub hash_seed: u64,
+    /// Homes in use, of IPv4 and IPv6.
+    pub homes: [u32; 2],
 }

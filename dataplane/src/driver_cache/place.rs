@@ -3,6 +3,7 @@
 //!
 //! A shard's slots are numbered through: first the rows of IPv4, then those of IPv6. There are twice
 //! as many homes as entries at least, so that an entry finds a free row near its home, mostly in it.
+//! Only as many of them are in use as its entries need: rows that lie close together are found faster.
 
 use super::Flow;
 use std::ops::Range;
@@ -12,10 +13,16 @@ pub const WINDOW: u32 = 8;
 /// Of all entries, IPv6.
 const SIX_PART: u32 = 4;
 
-/// The slots of one shard.
+/// Homes in use at first, and how many times as many when these are half full.
+const HOMES_MIN: u32 = 64;
+const GROWTH: u32 = 4;
+
+/// The slots of one shard. All numbers of homes are powers of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Homes of IPv4 entries, a power of two.
+    max4: u32,
+    max6: u32,
+    /// Homes of IPv4 entries in use.
     pub homes4: u32,
     /// The same of IPv6.
     pub homes6: u32,
@@ -25,17 +32,40 @@ impl Geometry {
     /// Of a shard with room for so many directions, 2^24 at most.
     pub fn of(entries_max: u32) -> Geometry {
         let homes = |entries: u32| (2 * entries).max(1).next_power_of_two();
-        Geometry { homes4: homes(entries_max), homes6: homes(entries_max.div_ceil(SIX_PART)) }
+        let (max4, max6) = (homes(entries_max), homes(entries_max.div_ceil(SIX_PART)));
+        Geometry { max4, max6, homes4: max4.min(HOMES_MIN), homes6: max6.min(HOMES_MIN) }
+    }
+
+    /// The same with so many homes in use, of IPv4 and IPv6; with those of the start where that
+    /// cannot be.
+    pub fn with(self, homes: [u32; 2]) -> Geometry {
+        let fit = |homes: u32, max| homes.is_power_of_two() && homes <= max;
+        match fit(homes[0], self.max4) && fit(homes[1], self.max6) {
+            true => Geometry { homes4: homes[0], homes6: homes[1], ..self },
+            false => self,
+        }
+    }
+
+    /// What to go on with when there are so many entries of IPv4, or of IPv6. None when it can go on
+    /// as it is.
+    pub(super) fn grown(self, six: bool, entries: usize) -> Option<Geometry> {
+        let (homes, max) = if six { (self.homes6, self.max6) } else { (self.homes4, self.max4) };
+        let homes =
+            (homes < max && 2 * entries >= homes as usize).then(|| (GROWTH * homes).min(max))?;
+        Some(match six {
+            true => Geometry { homes6: homes, ..self },
+            false => Geometry { homes4: homes, ..self },
+        })
     }
 
     /// Rows of IPv4 entries.
     pub fn rows4(&self) -> u32 {
-        self.homes4 + WINDOW - 1
+        self.max4 + WINDOW - 1
     }
 
     /// Rows of IPv6 entries.
     pub fn rows6(&self) -> u32 {
-        self.homes6 + WINDOW - 1
+        self.max6 + WINDOW - 1
     }
 
     /// All slots.

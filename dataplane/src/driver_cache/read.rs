@@ -118,6 +118,12 @@ impl Shard {
         if !self.driver.is_on() || now < self.driver.next_read {
             return;
         }
+        let drains =
+            self.driver.draining && (self.driver.promoted > 0 || self.driver.adoption.len() > 0);
+        if drains {
+            // Before the reading, which would take what these have counted.
+            self.drain_some(now);
+        }
         let driver = &mut self.driver;
         while driver.resting.front().is_some_and(|(until, _)| *until <= now) {
             if let Some((_, slot)) = driver.resting.pop_front() {
@@ -137,11 +143,7 @@ impl Shard {
             driver.given_up = 0;
             driver.bars = [0, driver.bars[0]];
         }
-        driver.next_read = now.plus_ms(READ_MS / READS);
-        if driver.draining && (driver.promoted > 0 || driver.adoption.len() > 0) {
-            driver.next_read = now.plus_ms(1);
-            self.drain_some(now);
-        }
+        driver.next_read = now.plus_ms(if drains { 1 } else { READ_MS / READS });
     }
 
     /// What nobody holds, and of the rest as many as reports have room for.

@@ -177,8 +177,8 @@ impl Shard {
         self.give_up_neighbours(&mut turn);
         self.report_due(now);
         self.report_meters(now);
-        self.drive_on(now);
         self.adopt_on(now);
+        self.drive_on(now);
         self.refresh_gauges();
     }
 
@@ -226,6 +226,7 @@ impl Shard {
         self.counters.entries_ipv4 = self.tables.four.len() as u64;
         self.counters.entries_ipv6 = self.tables.six.len() as u64;
         self.counters.driver_entries = self.driver.len() as u64;
+        self.counters.driver_left = self.driver.left() as u64;
     }
 
     /// The slot of a key in its table.

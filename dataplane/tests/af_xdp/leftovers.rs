@@ -19,8 +19,18 @@ const ENTRIES: u32 = 64;
 /// Loads and attaches in the node, with empty tables and without sockets. What is returned ends as
 /// by a kill when it is dropped.
 fn start(lab: &Lab, ports: &[&str], driver_entries_max: u32) -> Result<Program, AfXdpError> {
+    start_with(lab, ports, driver_entries_max, 1)
+}
+
+/// The same with these bits for where entries lie.
+fn start_with(
+    lab: &Lab,
+    ports: &[&str],
+    driver_entries_max: u32,
+    driver_seed: u64,
+) -> Result<Program, AfXdpError> {
     let ports = ports.iter().map(|&port| port.to_owned()).collect();
-    let config = ProgramConfig { ports, driver_entries_max, ..lab.config() };
+    let config = ProgramConfig { ports, driver_entries_max, driver_seed, ..lab.config() };
     lab.inside("node", move || {
         let mut program = Program::load(config)?;
         program.attach()?;
@@ -105,14 +115,14 @@ fn maps_of_another_layout_are_not_taken_over() {
         let (first, mut side, found) = lend(&lab, first);
         assert!(found.is_empty(), "{row}: {found:?}");
         let mut said = Vec::new();
-        let slot = Geometry::of(ENTRIES).places(&entry().flow(), 0).start;
+        let slot = Geometry::of(ENTRIES).places(&entry().flow(), 1).start;
         let insert = Order::Insert { entry: entry(), slot, only_with: None };
         side.drive(&mut vec![insert], &mut said);
         assert!(said.is_empty(), "{row}: {said:?}");
         let before = map();
         drop((side, first));
 
-        let second = start(&lab, &ports, entries).unwrap();
+        let second = start_with(&lab, &ports, entries, 2).unwrap();
         for attachment in second.attachments() {
             assert!(attachment.taken_over, "{row}: {attachment:?}");
         }
@@ -129,7 +139,7 @@ fn a_port_that_left_the_namespace_is_gone() {
     let lab = Lab::new(1);
     let mut program = start(&lab, &["left", "right"], ENTRIES).unwrap();
     let networks = [(NetworkId(1), LEFT), (NetworkId(2), RIGHT)];
-    let macs = [lab.mac("node", "left"), lab.mac("node", "right")];
+    let macs = [lab.mac("node", "left"), lab.mac("node", "right")].map(Some);
     let (mut program, drives) = lab.inside("node", move || {
         let drives = program.admit(&networks, &macs).unwrap();
         (program, drives)

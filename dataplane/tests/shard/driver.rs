@@ -422,6 +422,43 @@ fn the_busiest_flows_are_in_a_full_cache() {
     }
 }
 
+/// However many flows there are, each is where the program looks for it, and all are in the driver
+/// as soon as they have been reported often enough.
+#[test]
+fn homes_grow_with_the_flows() {
+    let sizes =
+        ShardConfig { driver_entries_max: 1_024, cache_entries4_max: 4_096, ..with_driver() };
+    let mut pair = Pair::new(sizes);
+    let packet = |n: u16| ip("10.0.0.5", "10.1.0.1").udp(7_000 + n, 53);
+    let back = |n: u16| ip("10.2.0.8", "10.2.0.100").udp(5353, 30_000 + n);
+    let mut flows = 0;
+    for count in [20, 40, 300] {
+        for n in flows..count {
+            let forward = format!("1/udp/10.0.0.5:{}>10.1.0.1:53", 7_000 + n);
+            let reverse = format!("2/udp/10.2.0.8:5353>10.2.0.100:{}", 30_000 + n);
+            let mut directive = directive(&forward, &reverse, &[]);
+            directive.idle_ms = 60_000;
+            pair.step(one(0, packet(n).frame()));
+            pair.step(install(&forward, directive));
+        }
+        flows = count;
+        for _ in 0..4 {
+            for n in 0..flows {
+                pair.arrive(0, packet(n).frame());
+                pair.arrive(1, back(n).frame());
+            }
+            pair.step(Pass(250));
+        }
+        let driven = (0..flows).filter(|n| {
+            let both = [(0, packet(*n)), (1, back(*n))];
+            both.iter().all(|(port, packet)| pair.in_driver(*port, &packet.frame()) != Driven::Left)
+        });
+        assert_eq!(driven.count(), usize::from(flows));
+    }
+    let leftovers = pair.driver.leftovers();
+    assert_eq!((leftovers.entries.len(), leftovers.homes[0]), (600, 2_048));
+}
+
 /// SplitMix64 (Steele, Lea, Flood 2014).
 struct Random(u64);
 

@@ -74,6 +74,11 @@ const ROOMY: NodePlan = NodePlan {
     configuration: "dataplane: {cacheEntriesMax: 4000000, driverEntriesMax: 2000000}\n",
     ..PLAN
 };
+/// The same with room for one million.
+pub(super) const CROWDED: NodePlan = NodePlan {
+    configuration: "dataplane: {cacheEntriesMax: 5000000, driverEntriesMax: 1000000}\n",
+    ..PLAN
+};
 const NOT_DRIVEN: &str = "dataplane: {driverCache: \"off\"}\n";
 
 /// The resources of [`PLAN`] with flows that do not end while something goes on.

@@ -38,7 +38,9 @@ pub enum Part {
     Established,
     /// The same of a million.
     Many,
-    /// The same with a tenth of the packets on new flows.
+    /// Two million over a driver's cache of one million.
+    Crowd,
+    /// The same as `established` with a tenth of the packets on new flows.
     Fresh,
     /// What is lost when the process is killed.
     Kill,

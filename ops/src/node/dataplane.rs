@@ -536,7 +536,8 @@ impl DataplaneState {
     /// there. What it cannot is said once.
     fn admit(&mut self) {
         let Some(program) = &mut self.program else { return };
-        let macs: Vec<_> = self.underlay.ports.iter().map(|(_, port)| port.mac).collect();
+        let ports = self.underlay.ports.iter();
+        let macs: Vec<_> = ports.map(|(_, port)| port.up.then_some(port.mac)).collect();
         let drives = match program.admit(&self.networks, &macs) {
             Ok(drives) => drives,
             Err(error) => return tracing::error!(%error, "ports cannot be told to the driver"),
@@ -558,7 +559,7 @@ impl DataplaneState {
                 tracing::info!(
                     port = port.name,
                     why,
-                    "established flows do not stay in the driver"
+                    "a port cannot do all that established flows need to stay in the driver"
                 );
             }
         }

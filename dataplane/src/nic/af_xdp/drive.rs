@@ -39,7 +39,7 @@ pub(super) const FOLDER: &str = "established-flows";
 /// Version of what the maps hold: of the structures in `bpf/drive.bpf.c`.
 const LAYOUT: u64 = 3;
 /// The maps that are taken over.
-const KEPT: [&str; 6] = ["layout", "rows4", "rows6", "words", "hops", "tallies"];
+const KEPT: [&str; 7] = ["layout", "rows4", "rows6", "homes", "words", "hops", "tallies"];
 /// The maps that are pinned to be looked at.
 const SHOWN: [&str; 2] = ["ports", "egress"];
 /// Begins the name of the pin of the map `steer` of a start. The kernel empties such a map when no
@@ -172,8 +172,9 @@ impl Drive {
         if let (Some(folder), None) = (&folder, found) {
             if wanted {
                 warn!(
-                    "the driver holds flows of another version or configuration: they are \
-                     dropped, and come back with their next packets"
+                    "what the driver carried was made for another version, or for other shards, \
+                     driverEntriesMax or ports: its flows go through shards now, and return to \
+                     the driver while they are busy"
                 );
             }
             for name in KEPT {
@@ -302,8 +303,8 @@ impl Drive {
         let first = usize::from(shard) * WORDS as usize;
         let words = &self.shared.words()[first..first + WORDS as usize];
         let words = words.iter().map(|row| row.word.load(Ordering::Relaxed)).collect();
-        let (entries, hops) = (side.entries(), side.hops_last());
-        (side, Leftovers { entries, words, hops, hash_seed: self.hash_seed })
+        let (entries, hops, homes) = (side.entries(), side.hops_last(), side.homes());
+        (side, Leftovers { entries, words, hops, hash_seed: self.hash_seed, homes })
     }
 
     fn map(&mut self, name: &'static str) -> Result<&mut Map, AfXdpError> {
@@ -343,17 +344,17 @@ fn load_object(
     for (place, (_, interface)) in interfaces.iter_mut().zip(ports) {
         *place = *interface;
     }
-    let geometry = size.geometry();
+    let (rows4, rows6) = (size.geometry().rows4(), size.geometry().rows6());
     let mut loader = EbpfLoader::new();
     loader
         .override_global("interfaces", &interfaces, true)
-        .override_global("shards", &size.shards, true)
-        .override_global("homes4", &geometry.homes4, true)
-        .override_global("homes6", &geometry.homes6, true)
+        .override_global("shard_rows4", &rows4, true)
+        .override_global("shard_rows6", &rows6, true)
         .override_global("seed", &hash_seed, true)
         .btf(None)
-        .map_max_entries("rows4", size.shards * geometry.rows4())
-        .map_max_entries("rows6", size.shards * geometry.rows6())
+        .map_max_entries("rows4", size.shards * rows4)
+        .map_max_entries("rows6", size.shards * rows6)
+        .map_max_entries("homes", size.shards)
         .map_max_entries("words", size.shards * WORDS)
         .map_max_entries("hops", size.shards * HOPS_MAX);
     if let Some(folder) = kept {

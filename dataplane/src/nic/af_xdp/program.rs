@@ -296,15 +296,16 @@ impl Program {
         self.drive.entries_max()
     }
 
-    /// Says which network hangs on which port, and the ports' hardware addresses, so that the driver
-    /// knows the flows that come in there, and asks anew what the ports can.
+    /// Says which network hangs on which port, and the ports' hardware addresses, none of a port that is
+    /// down or not there by its name, so that the driver knows the flows that come in there, and asks
+    /// anew what the ports can.
     ///
     /// # Errors
     /// The kernel refuses the change.
     pub fn admit(
         &mut self,
         networks: &[(NetworkId, PortIndex)],
-        macs: &[[u8; 6]],
+        macs: &[Option<[u8; 6]>],
     ) -> Result<Drives, AfXdpError> {
         let mut drives = Drives::default();
         for (index, program) in (0..).zip(&mut self.ports) {
@@ -315,11 +316,12 @@ impl Program {
                 self.drive.set_egress(index, program.port.interface)?;
             }
             let network = networks.iter().find(|(_, port)| port.0 == index).map(|it| it.0.0);
-            let takes = program.ability.takes();
-            let mac = macs.get(usize::from(index)).copied().unwrap_or(program.port.mac);
-            self.drive.set_port(index, mac, network, takes)?;
+            let mac = macs.get(usize::from(index)).copied().unwrap_or(Some(program.port.mac));
+            let takes = program.ability.takes() && mac.is_some();
+            let gives = program.ability.gives() && mac.is_some();
+            self.drive.set_port(index, mac.unwrap_or(program.port.mac), network, takes)?;
             drives.ingress |= u16::from(takes) << index;
-            drives.egress |= u16::from(program.ability.gives()) << index;
+            drives.egress |= u16::from(gives) << index;
         }
         Ok(drives)
     }
@@ -605,7 +607,10 @@ fn load_drive(
         None => match load(config.driver_entries_max) {
             Ok(drive) => (drive, None),
             Err(error) => {
-                warn!(%error, "no flow stays in the driver");
+                warn!(
+                    %error,
+                    "the driver's cache is off; a smaller dataplane.driverEntriesMax needs less memory"
+                );
                 (load(0)?, Some(error.to_string()))
             }
         },
@@ -625,7 +630,9 @@ fn why_off(config: &ProgramConfig) -> Option<String> {
     }
     // The program has no barriers between its loads, and relies on a processor that keeps their order.
     let keeps_order = cfg!(target_arch = "x86_64");
-    (!keeps_order).then(|| "it has been made for x86_64 alone".to_owned())
+    (!keeps_order).then(|| {
+        "this machine is not x86_64, for which alone the driver's cache is made".to_owned()
+    })
 }
 
 /// Says in our words why the kernel did not attach.

@@ -23,7 +23,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// More than all of it takes: the load is stopped before.
 const LOAD_LIMIT: Duration = Duration::from_secs(40);
 
-/// The node's process is kept off the core of the packets: when it begins and ends it takes what it
+/// Keeps the node's process off the core of the packets: when it begins and ends it takes what it
 /// finds, and the ring between the ends of a veth holds no more than 2.5 ms of these packets.
 ///
 /// # Errors
@@ -32,35 +32,68 @@ fn keep_apart(node: &Node) -> Result<(), Error> {
     ground::pin_process(node.id(), ground::subject_core())
 }
 
-/// Measures.
+/// Measures: with the process on a core of its own, and once with it where the kernel likes.
 ///
 /// # Errors
 /// When the node does not start, or its flows are not established.
 pub(super) fn measure(site: &Site, rounds: u32) -> Result<Outcome, Error> {
-    let mut lost = 0;
-    let mut sent = 0;
-    let mut seconds = 0.0;
-    let mut again = 0;
+    let mut all = Counted::default();
     for round in 1..=rounds {
-        let (numbers, missing, twice, time) = one_round(site)?;
-        eprintln!("kill, round {round}: {missing} of {numbers} packets lost, {twice} came twice");
-        lost += missing;
-        sent += numbers;
-        again += twice;
-        seconds += time;
+        let counted = one_round(site, true)?;
+        eprintln!("kill, round {round}: {counted:?}");
+        all.add(&counted);
     }
-    let rate = sent as f64 / seconds;
-    let case = format!("SIGKILL at {rate:.0} packets/s of {FLOWS} flows, {sent} packets, lost");
+    let anywhere = one_round(site, false)?;
+    eprintln!("kill, the process anywhere: {anywhere:?}");
+    let again = all.again + anywhere.again;
+    let case = |counted: &Counted, process: &str, what: &str| {
+        let Counted { sent, seconds, .. } = *counted;
+        let rate = sent as f64 / seconds;
+        format!(
+            "SIGKILL at {rate:.0} packets/s of {FLOWS} flows, {process}, {sent} packets, {what}"
+        )
+    };
+    let apart = case(&all, "the process on the other core", "lost");
+    let beside = case(&anywhere, "the process on any core", "lost");
+    let full = case(&anywhere, "the process on any core", "found a veth's ring full");
+    let figure = |case, count: u64| Figure::alone("nic", case, count as f64, "packets");
+    let figures = vec![
+        figure(apart, all.lost),
+        figure(beside, anywhere.lost),
+        figure(full, anywhere.no_room),
+    ];
     let void = (again > 0).then(|| format!("{again} packets came twice"));
-    Ok(Outcome { figures: vec![Figure::alone("nic", case, lost as f64, "packets")], void })
+    Ok(Outcome { figures, void })
 }
 
-/// Packets sent, lost and doubled, and for how long they were sent.
-fn one_round(site: &Site) -> Result<(u64, u64, u64, f64), Error> {
+/// What became of packets, and for how long they were sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    sent: u64,
+    lost: u64,
+    again: u64,
+    /// Frames for which the ring between two ends of a veth had no room.
+    no_room: u64,
+    seconds: f64,
+}
+
+impl Counted {
+    fn add(&mut self, other: &Counted) {
+        self.sent += other.sent;
+        self.lost += other.lost;
+        self.again += other.again;
+        self.no_room += other.no_room;
+        self.seconds += other.seconds;
+    }
+}
+
+fn one_round(site: &Site, apart: bool) -> Result<Counted, Error> {
     let running = Running::start(site, Kind::Driver, true)?;
     establish(site, &ESTABLISHED, &running)?;
     let Running::Penstock(mut node) = running else { unreachable!("it was started") };
-    keep_apart(&node)?;
+    if apart {
+        keep_apart(&node)?;
+    }
     let full = || -> Result<u64, Error> {
         let ends = [("sink", "in"), ("node", "right"), ("node", "left")];
         let losses = ends.map(|(space, end)| ground::ring_losses(&site.namespace(space), end));
@@ -75,7 +108,9 @@ fn one_round(site: &Site) -> Result<(u64, u64, u64, f64), Error> {
     node.kill()?;
     std::thread::sleep(DEAD);
     node.spawn()?;
-    keep_apart(&node)?;
+    if apart {
+        keep_apart(&node)?;
+    }
     node.wait_until_ready(READY_LIMIT)?;
     std::thread::sleep(AFTER);
     let sent = load.end()?;
@@ -85,7 +120,8 @@ fn one_round(site: &Site) -> Result<(u64, u64, u64, f64), Error> {
         eprintln!("packets {} to {}: {} are missing", missing.first, missing.last, missing.count);
     }
     let again = sink.counts()?.again;
-    eprintln!("frames that found no room between the ends of a veth: {}", full()? - full_before);
+    let no_room = full()? - full_before;
     node.stop()?;
-    Ok((sent, missing.map_or(0, |missing| missing.count), again, time))
+    let lost = missing.map_or(0, |missing| missing.count);
+    Ok(Counted { sent, lost, again, no_room, seconds: time })
 }

@@ -2,6 +2,7 @@
 //! namespaces, with the same generator, in turns; TCP streams; what a kill loses; and what reading
 //! the driver's counters takes.
 
+mod crowd;
 mod flood;
 mod kill;
 mod readings;
@@ -12,7 +13,8 @@ use crate::cli::bench::Part;
 use crate::lab::error::Error;
 use crate::lab::site::Site;
 
-/// Measures one part, or all: a million flows only with `full`, since it takes a quarter of an hour.
+/// Measures one part, or all: a million flows and more only with `full`, since it takes a quarter of
+/// an hour.
 ///
 /// # Errors
 /// When the ground cannot be built or a subject does not start.
@@ -20,7 +22,7 @@ pub(super) fn run(rounds: u32, full: bool, only: Option<Part>) -> Result<Outcome
     let site = ground::take()?;
     let wanted = |part: Part| match only {
         Some(only) => only == part,
-        None => full || part != Part::Many,
+        None => full || !matches!(part, Part::Many | Part::Crowd),
     };
     let result = measure(&site, rounds, wanted);
     site.clean();
@@ -38,6 +40,9 @@ fn measure(site: &Site, rounds: u32, wanted: impl Fn(Part) -> bool) -> Result<Ou
         if wanted(part) {
             outcome.add(flood::measure(site, rounds, case)?);
         }
+    }
+    if wanted(Part::Crowd) {
+        outcome.add(crowd::measure(site)?);
     }
     if wanted(Part::Kill) {
         outcome.add(kill::measure(site, rounds)?);

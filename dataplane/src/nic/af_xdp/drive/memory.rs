@@ -5,7 +5,6 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use aya::Ebpf;
-use bytemuck::pod_read_unaligned;
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::{DriveSize, HOPS_MAX, WORDS, data};
@@ -18,6 +17,13 @@ use penstock_event_schema::id::ShardId;
 pub(super) struct WordRow {
     pub(super) word: AtomicU32,
     pub(super) zero: AtomicU32,
+}
+
+/// `struct homes` of the source.
+#[repr(C)]
+pub(super) struct HomesRow {
+    pub(super) four: AtomicU32,
+    pub(super) six: AtomicU32,
 }
 
 /// `struct hop` of the source.
@@ -130,28 +136,54 @@ impl RowView<'_> {
     }
 
     /// How far from here an entry may lie whose home this is.
+    pub(super) fn reach(&self) -> u8 {
+        self.kind.load(Ordering::Relaxed).to_ne_bytes()[0]
+    }
+
+    /// Says so.
     pub(super) fn set_reach(&self, reach: u8) {
         let [_, rest @ ..] = self.kind.load(Ordering::Relaxed).to_ne_bytes();
         let kind = u32::from_ne_bytes([reach, rest[0], rest[1], rest[2]]);
         self.kind.store(kind, Ordering::SeqCst);
     }
 
-    /// What it holds; None when it holds nothing.
-    pub(super) fn read(&self, shard: u16) -> Option<Entry> {
+    /// Whose entry it holds; None when it holds nothing.
+    pub(super) fn flow(&self) -> Option<Flow> {
         if self.number.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let [_, protocol, low, high] = self.kind.load(Ordering::Relaxed).to_ne_bytes();
-        let key = if self.body.len() == BODY4 { KEY4 } else { KEY6 };
-        let body: Vec<u32> = self.body.iter().map(|word| word.load(Ordering::Relaxed)).collect();
-        let mut words = body[..key].to_vec();
-        words.push(u32::from(protocol));
-        words.extend(&body[key..]);
-        let bytes: &[u8] = bytemuck::cast_slice(&words);
-        let rewrite = match key {
-            KEY4 => Rewrite::Four(pod_read_unaligned(bytes)),
-            _ => Rewrite::Six(pod_read_unaligned(bytes)),
+        let protocol = u32::from(self.kind.load(Ordering::Relaxed).to_ne_bytes()[1]);
+        let word = |at: usize| self.body[at].load(Ordering::Relaxed);
+        Some(if self.body.len() == BODY4 {
+            let key: [u32; KEY4 + 1] =
+                std::array::from_fn(|at| if at < KEY4 { word(at) } else { protocol });
+            Flow::Four(bytemuck::cast(key))
+        } else {
+            let key: [u32; KEY6 + 1] =
+                std::array::from_fn(|at| if at < KEY6 { word(at) } else { protocol });
+            Flow::Six(bytemuck::cast(key))
+        })
+    }
+
+    /// What it holds; None when it holds nothing.
+    pub(super) fn read(&self, shard: u16) -> Option<Entry> {
+        let flow = self.flow()?;
+        let word = |at: usize| self.body[at].load(Ordering::Relaxed);
+        let rewrite = match flow {
+            Flow::Four(flow) => {
+                let key: [u32; KEY4 + 1] = bytemuck::cast(flow);
+                let words: [u32; BODY4 + 1] =
+                    std::array::from_fn(|at| if at <= KEY4 { key[at] } else { word(at - 1) });
+                Rewrite::Four(bytemuck::cast(words))
+            }
+            Flow::Six(flow) => {
+                let key: [u32; KEY6 + 1] = bytemuck::cast(flow);
+                let words: [u32; BODY6 + 1] =
+                    std::array::from_fn(|at| if at <= KEY6 { key[at] } else { word(at - 1) });
+                Rewrite::Six(bytemuck::cast(words))
+            }
         };
+        let [_, _, low, high] = self.kind.load(Ordering::Relaxed).to_ne_bytes();
         let [idle0, idle1, flags, dscp] = self.terms.load(Ordering::Relaxed).to_ne_bytes();
         let terms = Terms {
             word: word_index(ShardId(shard), u16::from_ne_bytes([low, high])),
@@ -182,6 +214,7 @@ impl RowView<'_> {
 pub(super) struct Shared {
     rows4: MmapRaw,
     rows6: MmapRaw,
+    homes: MmapRaw,
     words: MmapRaw,
     hops: MmapRaw,
 }
@@ -199,6 +232,7 @@ impl Shared {
         Ok(Shared {
             rows4: map_memory::<Row4>(object, "rows4", size.shards * geometry.rows4())?,
             rows6: map_memory::<Row6>(object, "rows6", size.shards * geometry.rows6())?,
+            homes: map_memory::<HomesRow>(object, "homes", size.shards)?,
             words: map_memory::<WordRow>(object, "words", size.shards * WORDS)?,
             hops: map_memory::<HopRow>(object, "hops", size.shards * HOPS_MAX)?,
         })
@@ -210,6 +244,10 @@ impl Shared {
 
     pub(super) fn rows6(&self) -> &[Row6] {
         slice(&self.rows6)
+    }
+
+    pub(super) fn homes(&self) -> &[HomesRow] {
+        slice(&self.homes)
     }
 
     pub(super) fn words(&self) -> &[WordRow] {

@@ -26,11 +26,26 @@ impl DriverSide {
         hash_seed: u64,
         shared: Arc<Shared>,
     ) -> DriverSide {
-        let (geometry, shards) = (size.geometry(), size.shards as u16);
+        let shards = size.shards as u16;
+        let row = &shared.homes()[usize::from(shard)];
+        let homes = [row.four.load(Ordering::Relaxed), row.six.load(Ordering::Relaxed)];
+        let geometry = size.geometry().with(homes);
         let side = DriverSide { shard, shards, geometry, hash_seed, shared, number: 0 };
+        side.say_homes();
         let slots = 0..geometry.slots();
         let numbers = slots.map(|slot| side.row(slot).number.load(Ordering::Relaxed));
         DriverSide { number: numbers.max().unwrap_or(0), ..side }
+    }
+
+    /// Homes in use, of IPv4 and IPv6.
+    pub(super) fn homes(&self) -> [u32; 2] {
+        [self.geometry.homes4, self.geometry.homes6]
+    }
+
+    fn say_homes(&self) {
+        let row = &self.shared.homes()[usize::from(self.shard)];
+        row.four.store(self.geometry.homes4, Ordering::SeqCst);
+        row.six.store(self.geometry.homes6, Ordering::SeqCst);
     }
 
     /// All entries, with their slots. What does not lie where the program would find it goes.
@@ -38,7 +53,9 @@ impl DriverSide {
         let mut entries = Vec::new();
         for slot in 0..self.geometry.slots() {
             let Some(entry) = self.row(slot).read(self.shard) else { continue };
-            if self.geometry.places(&entry.flow(), self.hash_seed).contains(&slot) {
+            let places = self.geometry.places(&entry.flow(), self.hash_seed);
+            if places.contains(&slot) {
+                self.reach_for(places.start, slot);
                 entries.push((slot, entry));
             } else {
                 self.row(slot).number.store(0, Ordering::SeqCst);
@@ -72,6 +89,10 @@ impl DriverSide {
                     let counted = slots.iter().filter_map(|slot| self.take(*slot, now)).collect();
                     said.push(Said::Read { slots, counted });
                 }
+                Order::Homes { homes } => {
+                    self.geometry = self.geometry.with(homes);
+                    self.say_homes();
+                }
                 Order::Word { requirement, word } => {
                     let at = usize::from(self.shard) * WORDS as usize + usize::from(requirement);
                     self.shared.words()[at].word.store(word, Ordering::SeqCst);
@@ -94,9 +115,17 @@ impl DriverSide {
             return false;
         }
         self.number = self.number.wrapping_add(1).max(1);
+        self.reach_for(self.geometry.places(&entry.flow(), self.hash_seed).start, slot);
         self.row(slot).write(self.number, entry, coarse_now());
-        self.say_reach(&entry.flow());
         true
+    }
+
+    /// Has the program look as far from a home as this slot.
+    fn reach_for(&self, home: u32, slot: u32) {
+        let (row, reach) = (self.row(home), slot.saturating_sub(home) as u8);
+        if row.reach() < reach {
+            row.set_reach(reach);
+        }
     }
 
     /// Takes a flow out. From here on no packet is of this entry.
@@ -110,10 +139,8 @@ impl DriverSide {
         let places = self.geometry.places(flow, self.hash_seed);
         let home = places.start;
         let is_of_home = |slot: &u32| {
-            let entry = self.row(*slot).read(self.shard);
-            entry.is_some_and(|entry| {
-                self.geometry.places(&entry.flow(), self.hash_seed).start == home
-            })
+            let flow = self.row(*slot).flow();
+            flow.is_some_and(|flow| self.geometry.places(&flow, self.hash_seed).start == home)
         };
         let last = places.rev().find(is_of_home).unwrap_or(home);
         self.row(home).set_reach((last - home) as u8);
@@ -121,15 +148,19 @@ impl DriverSide {
 
     /// Whether any shard has a flow in the driver.
     fn is_in(&self, flow: &Flow) -> bool {
-        let mut shards = 0..self.shards;
-        let places = self.geometry.places(flow, self.hash_seed);
-        shards.any(|shard| places.clone().any(|slot| self.row_of(shard, slot).is_of(flow)))
+        (0..self.shards).any(|shard| {
+            let row = &self.shared.homes()[usize::from(shard)];
+            let homes = [row.four.load(Ordering::Relaxed), row.six.load(Ordering::Relaxed)];
+            let mut places = self.geometry.with(homes).places(flow, self.hash_seed);
+            places.any(|slot| self.row_of(shard, slot).is_of(flow))
+        })
     }
 
     /// Takes what a slot has counted. None when there is nothing.
     fn take(&self, slot: u32, now: u32) -> Option<Counted> {
         let row = self.row(slot);
-        if row.packets.load(Ordering::Relaxed) == 0 {
+        // While no process was there packets may have come round to 0.
+        if row.packets.load(Ordering::Relaxed) == 0 && row.bytes.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let packets = u64::from(row.packets.swap(0, Ordering::Relaxed));
