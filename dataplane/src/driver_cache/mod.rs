@@ -560,6 +560,10 @@ impl Shard {
             return;
         }
         let Some(answered) = self.answered_by(&form) else { return };
+        // What was given up lately is for busier ones.
+        if self.driver.bars.iter().any(|&bar| busy < bar) {
+            return;
+        }
         let rewrite = form.driver_rewrite();
         self.make_homes(&rewrite.flow(), now);
         let Some(number) = self.driver.room_for(&rewrite.flow()) else {
@@ -621,9 +625,6 @@ impl Shard {
     /// A flow that is less busy gives way; its slot can be used when it has rested.
     fn make_room(&mut self, flow: &Flow, busy: u32, now: Time) {
         let is_full = self.driver.is_full(flow);
-        if is_full && self.driver.bars.iter().any(|&bar| busy < bar) {
-            return;
-        }
         let Some(least) = self.driver.least_busy(flow, busy) else { return };
         self.driver.given_up += 1;
         if is_full {

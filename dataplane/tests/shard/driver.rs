@@ -442,7 +442,8 @@ fn homes_grow_with_the_flows() {
             pair.step(install(&forward, directive));
         }
         flows = count;
-        for _ in 0..4 {
+        // What had to move rests for a second.
+        for _ in 0..12 {
             for n in 0..flows {
                 pair.arrive(0, packet(n).frame());
                 pair.arrive(1, back(n).frame());

@@ -82,10 +82,14 @@ impl Scene {
         println!("2. the node: {subject:?}");
         let node = Node::start(site, subject, if drives { PLAN } else { UNDRIVEN })?;
         let (checks, figures) = (Checks::default(), Figures::default());
+        let cannot = driver_cannot().filter(|_| drives);
+        if let Some(why) = &cannot {
+            println!("   SKIPPED: what rows show of the driver's cache, since {why}");
+        }
         Ok(Scene {
             site: site.clone(),
             node,
-            drives,
+            drives: drives && cannot.is_none(),
             checks,
             figures,
             open: Vec::new(),
@@ -147,6 +151,17 @@ impl Scene {
             output: format!("{error}: {}", finished.everything()),
         })
     }
+}
+
+/// Why no flow can stay in the driver on this machine, by what README.md says of it.
+fn driver_cannot() -> Option<String> {
+    let uname = rustix::system::uname();
+    let (release, machine) = (uname.release().to_string_lossy(), uname.machine().to_string_lossy());
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (version < (6, 3) || machine != "x86_64").then(|| {
+        format!("it needs x86_64 and Linux 6.3, and this is {machine} and Linux {release}")
+    })
 }
 
 /// Starts the servers, and waits until each answers.

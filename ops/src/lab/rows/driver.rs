@@ -65,9 +65,7 @@ fn endpoint(address: &str) -> String {
 pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
     scene.remember()?;
     if !scene.drives {
-        let driver = scene.node.status()?.driver;
         let hits = hits(scene)?;
-        scene.checks.equal("directions that the driver can carry", 0, driver.entries_max);
         scene.checks.equal("packets that stayed in the driver", 0, hits);
         return Ok(());
     }
