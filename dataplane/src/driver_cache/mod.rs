@@ -20,6 +20,7 @@ mod entry;
 mod order;
 mod place;
 mod read;
+mod room;
 
 pub use entry::{Entry, Entry4, Entry6, Flow, Flow4, Flow6, Rewrite, Terms, word_index};
 pub use order::{Counted, Leftovers, Order, Said};
@@ -39,7 +40,6 @@ use adopt::Adoption;
 use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
 use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::{NetworkId, ShardId, Time};
-use place::six_max;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
@@ -64,14 +64,6 @@ const SHUNNED_REPORTS: u16 = 150;
 const REFUSED_REPORTS: u16 = 5;
 /// The same of one that a FIN or RST was seen of.
 const ENDING_REPORTS: u16 = 20;
-/// Flows of which the least busy one is looked for when there is no room.
-const SAMPLES: usize = 8;
-/// Slots that are drawn until so many flows are found: a full cache has one in two of them, or in
-/// five.
-const DRAWS: usize = 64;
-/// Of its entries a full cache gives up at most this part in a reading.
-const CHURN: u32 = 32;
-
 /// What is done from the driver's maps alone.
 const DRIVEN: u8 = flag::DECREMENT_TTL | flag::SET_DSCP;
 /// TCP flags of segments that are the shard's.
@@ -313,22 +305,6 @@ impl DriverCache {
         })
     }
 
-    /// Where there is room for a flow, as near to its home as can be.
-    fn room_for(&self, flow: &Flow) -> Option<u32> {
-        if self.is_full(flow) {
-            return None;
-        }
-        let is_free =
-            |slot: &u32| self.held[*slot as usize].entry == NOBODY && !self.is_used(*slot);
-        self.geometry.places(flow, self.hash_seed).find(is_free)
-    }
-
-    /// Whether there are as many entries as there may be, of all flows or of IPv6.
-    fn is_full(&self, flow: &Flow) -> bool {
-        let six_full = self.promoted6 >= six_max(self.entries_max);
-        self.promoted >= self.entries_max || matches!(flow, Flow::Six(_)) && six_full
-    }
-
     /// Notes that the driver has an entry, and sees to its counters.
     fn hold(&mut self, slot: u32, held: Held, now: Time) {
         self.place(decode(held.entry)).slot = slot;
@@ -366,37 +342,6 @@ impl DriverCache {
             self.resting.push_back((now.plus_ms(REST_MS), slot));
             self.next_read = self.next_read.min(now.plus_ms(READ_MS / READS));
         }
-    }
-
-    fn next_draw(&mut self) -> usize {
-        // SplitMix64.
-        self.draw = self.draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        Seed::from_word(self.draw).0[1] as usize
-    }
-
-    /// The least busy of some flows that could make room for one, if it has less than half of so
-    /// many packets: drawn ones where all is full, else those in its places.
-    fn least_busy(&mut self, flow: &Flow, per_second: u32) -> Option<u32> {
-        if self.given_up >= (self.entries_max as u32 / CHURN).max(1) {
-            return None;
-        }
-        let places = self.geometry.places(flow, self.hash_seed);
-        let candidates: Vec<u32> = match self.is_full(flow) {
-            false => places.filter(|slot| self.held[*slot as usize].is_somebody()).collect(),
-            true => {
-                let six_full = self.promoted6 >= six_max(self.entries_max);
-                let only_six = matches!(flow, Flow::Six(_)) && six_full;
-                let first = if only_six { self.geometry.rows4() } else { 0 };
-                let range = (self.geometry.slots() - first) as usize;
-                let drawn: Vec<u32> =
-                    (0..DRAWS).map(|_| first + (self.next_draw() % range) as u32).collect();
-                let held = drawn.into_iter().filter(|slot| self.held[*slot as usize].is_somebody());
-                held.take(SAMPLES).collect()
-            }
-        };
-        let rate = |slot: &u32| self.held[*slot as usize].per_second;
-        let least = candidates.into_iter().min_by_key(rate)?;
-        (rate(&least) < per_second / 2).then_some(least)
     }
 
     fn terms<F: Form>(&self, form: &F, idle_ms: u32) -> Terms {
@@ -586,53 +531,6 @@ impl Shard {
             Answered::Where(flow) => Some(flow),
         };
         self.driver.orders.push(Order::Insert { entry, slot: number, only_with });
-    }
-
-    /// Uses more homes when these are half full. What is not where it belongs then leaves, and comes
-    /// back with its next report.
-    fn make_homes(&mut self, flow: &Flow, now: Time) {
-        let six = matches!(flow, Flow::Six(_));
-        let entries = match six {
-            true => self.driver.promoted6,
-            false => self.driver.promoted - self.driver.promoted6,
-        };
-        // Nobody holds yet what is being adopted.
-        let grown = self.driver.geometry.grown(six, entries).filter(|_| !self.is_adopting());
-        let Some(grown) = grown else { return };
-        self.driver.geometry = grown;
-        let homes = [grown.homes4, grown.homes6];
-        self.driver.orders.push(Order::Homes { homes });
-        let slots = self.driver.used_in(0..self.driver.used.len());
-        let held = |slot: &u32| self.driver.held[*slot as usize].is_somebody();
-        let slots: Vec<u32> =
-            slots.filter(|slot| grown.is_six(*slot) == six).filter(held).collect();
-        for slot in slots {
-            let flow = self.flow_in(slot);
-            if !grown.places(&flow, self.driver.hash_seed).contains(&slot) {
-                self.demote_slot(slot, 0, now);
-            }
-        }
-    }
-
-    /// The flow that holds a slot of the driver's.
-    fn flow_in(&self, number: u32) -> Flow {
-        match decode(self.driver.held[number as usize].entry) {
-            Slot::Four(slot) => self.tables.four.entry(slot).driver_rewrite().flow(),
-            Slot::Six(slot) => self.tables.six.entry(slot).driver_rewrite().flow(),
-        }
-    }
-
-    /// A flow that is less busy gives way; its slot can be used when it has rested.
-    fn make_room(&mut self, flow: &Flow, busy: u32, now: Time) {
-        let is_full = self.driver.is_full(flow);
-        let Some(least) = self.driver.least_busy(flow, busy) else { return };
-        self.driver.given_up += 1;
-        if is_full {
-            let bar = &mut self.driver.bars[0];
-            *bar = if *bar == 0 { busy / 2 } else { (*bar).min(busy / 2) };
-        }
-        self.counters.driver_gave_way += 1;
-        self.demote_slot(least, 0, now);
     }
 
     /// Whether packets of the other direction have passed. None when they have not.

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use aya::maps::XskMap;
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLink;
-use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use tracing::{debug, info, warn};
 
-use super::drive::{self, Drive, DriveSize, Tally};
-use super::error::{AfXdpError, Bpf as _, chain, system_error};
+use super::drive::{Drive, DriveSize, Tally};
+use super::error::{AfXdpError, Bpf as _};
 use super::features::{self, Ability};
 use super::port::{AttachMode, Port, missing_capabilities};
 use super::steering::Steering;
@@ -26,8 +26,10 @@ use crate::route::PORTS_MAX;
 use penstock_event_schema::id::NetworkId;
 
 mod maps;
+mod refusal;
 
 use maps::Maps;
+use refusal::{held, refusal};
 
 /// The programs that build.rs compiled from `bpf/steer.bpf.c`.
 pub(super) static STEER: &[u8] =
@@ -633,50 +635,6 @@ fn why_off(config: &ProgramConfig) -> Option<String> {
     (!keeps_order).then(|| {
         "this machine is not x86_64, for which alone the driver's cache is made".to_owned()
     })
-}
-
-/// Says in our words why the kernel did not attach.
-fn refusal(port: &str, receive_queues: u32, mode: XdpMode, error: &ProgramError) -> AfXdpError {
-    let port = port.to_owned();
-    match system_error(error) {
-        // What the veth driver answers: the first two are about its peer.
-        Some(libc::ERANGE) => AfXdpError::PeerMtuTooBig { port },
-        Some(libc::ENOSPC) => AfXdpError::TooFewReceiveQueues { port, receive_queues },
-        Some(libc::EBUSY | libc::EEXIST) => {
-            let id = Port::read(&port).ok().and_then(|read| read.program).map_or(0, |it| it.id);
-            held(&port, id)
-        }
-        Some(libc::EPERM) => AfXdpError::MissingCapabilities { missing: vec!["CAP_NET_ADMIN"] },
-        Some(libc::ENODEV) => AfXdpError::NoSuchPort { port },
-        _ => AfXdpError::ModeRefused {
-            port,
-            mode: if mode == XdpMode::Skb { "generic" } else { "native" },
-            reason: chain(error),
-        },
-    }
-}
-
-/// The error for a port that another program holds, with the kernel's name of it.
-fn held(port: &str, id: u32) -> AfXdpError {
-    let program = aya::programs::loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(str::to_owned))
-        .unwrap_or_else(|| "unknown".to_owned());
-    let (program, fix) = if program == drive::NAME {
-        (
-            format!("{program}, of a Penstock node with another run directory"),
-            "stop that node; if it was killed, `penstock detach` with its run directory removes \
-             the program"
-                .to_owned(),
-        )
-    } else {
-        let fix = format!(
-            "stop the program that loaded it, or remove it by `ip link set dev {port} xdp off`"
-        );
-        (program, fix)
-    };
-    AfXdpError::PortHeld { port: port.to_owned(), program, id, fix }
 }
 
 /// A program of an object by its name.
