@@ -1,7 +1,7 @@
 //! Two million flows over a driver's cache of one million: no flow is decided anew and no packet
 //! damaged while all of them send, and when a part of them is busy, that part is in the driver.
 
-use super::flood::{Case, establish};
+use super::flood::{Case, establish, until_driven};
 use crate::bench::Outcome;
 use crate::bench::ground::mac;
 use crate::bench::load::{Load, Sample, sample, sink, traffic};
@@ -23,7 +23,8 @@ const CROWD: Case = Case {
 const BUSY: u32 = 500_000;
 /// How long they are: a full cache gives up a part of its entries in each reading.
 const BUSY_TIME: Duration = Duration::from_secs(40);
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_secs(20);
+/// How long they are measured.
 const MEASURE: Duration = Duration::from_secs(3);
 /// What of the busy flows' packets the driver has to take.
 const DRIVEN_MIN: f64 = 0.9;
@@ -71,9 +72,10 @@ pub(super) fn measure(site: &Site) -> Result<Outcome, Error> {
 /// part of the packets the driver took.
 fn flood(site: &Site, node: &Node, flows: u32, settle: Duration) -> Result<(Sample, f64), Error> {
     let sink = sink(&site.namespace("sink"), "in", false)?;
-    let flows = traffic(mac::OUT, mac::LEFT, flows, 0);
-    let load = Load::flood(&site.namespace("source"), "out", flows);
+    let all = traffic(mac::OUT, mac::LEFT, flows, 0);
+    let load = Load::flood(&site.namespace("source"), "out", all);
     std::thread::sleep(settle);
+    until_driven(node, flows)?;
     let (hits, left) = frames(node)?;
     let got = sample(&sink, &[], MEASURE)?;
     let (hits_after, left_after) = frames(node)?;

@@ -6,9 +6,10 @@ use crate::bench::report::Figure;
 use crate::bench::subject::{Kind, Running, long_idle};
 use crate::bench::{Outcome, median};
 use crate::lab::error::Error;
+use crate::lab::node::Node;
 use crate::lab::site::Site;
 use penstock_dataplane::nic::af_xdp::generator::{Sink, Traffic};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is sent through whom.
 pub(super) struct Case {
@@ -53,6 +54,8 @@ const TRIAL: Duration = Duration::from_millis(700);
 const MEASURE: Duration = Duration::from_secs(2);
 /// How long a load runs before it is measured.
 const SETTLE: Duration = Duration::from_millis(400);
+/// How long many flows that send all the time may take into the driver.
+const DRIVEN_LIMIT: Duration = Duration::from_secs(90);
 /// How often the flows are gone through until all are established.
 const ESTABLISH_ROUNDS_MAX: u32 = 12;
 /// What of a million flows has to be in the driver; of fewer, all.
@@ -159,10 +162,34 @@ fn one_round(
         Traffic { fresh_every: case.fresh_every, ..traffic(mac::OUT, mac::LEFT, case.flows, 0) };
     let load = Load::flood(&site.namespace("source"), "out", flood);
     std::thread::sleep(SETTLE);
+    if let (true, Running::Penstock(node)) = (many, &running) {
+        until_driven(node, case.flows)?;
+    }
     let got = sample(&sink, &running.tasks(), time)?;
     load.stop()?;
     running.stop(site)?;
     Ok(got)
+}
+
+/// Waits until flows that all send are in the driver, as far as there is room.
+///
+/// # Errors
+/// When they do not get there in time.
+pub(super) fn until_driven(node: &Node, flows: u32) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        let driver = node.status()?.driver;
+        let wanted = IN_DRIVER * (driver.entries_max as f64).min(f64::from(flows));
+        if driver.entries as f64 >= wanted {
+            return Ok(());
+        }
+        if begun.elapsed() > DRIVEN_LIMIT {
+            let output =
+                format!("{} directions of {wanted:.0} after {DRIVEN_LIMIT:?}", driver.entries);
+            return Err(Error::Command { command: "bring flows into the driver".into(), output });
+        }
+        std::thread::sleep(SETTLE);
+    }
 }
 
 /// Opens all flows at a pace that nobody is swamped by, and has them answered, again until all are
@@ -187,11 +214,11 @@ pub(super) fn establish(site: &Site, case: &Case, running: &Running) -> Result<(
         };
         let status = node.status()?;
         let is_driven = status.driver.entries_max > 0;
+        // Of many flows some would be silent for too long before all have had their turn.
+        let stays = case.flows <= 100_000 && is_driven;
         // One direction of each: by the port that answers leave by the driver cannot send.
-        let part = if case.flows > 100_000 { IN_DRIVER } else { 1.0 };
-        let room = (status.driver.entries_max as f64).min(f64::from(case.flows));
-        let driven = status.driver.entries as f64 >= part * room;
-        if status.flows >= u64::from(case.flows) && (driven || !is_driven) {
+        let driven = status.driver.entries >= u64::from(case.flows);
+        if status.flows >= u64::from(case.flows) && (driven || !stays) {
             return Ok(());
         }
         reached = format!("{} flows, {} in the driver", status.flows, status.driver.entries);
