@@ -148,6 +148,8 @@ dependencies() {
       return
     fi
   fi
+  # It looks at the crates of all platforms, and not only at those that were built.
+  cargo fetch --quiet --locked || say "some crates of other platforms could not be fetched"
   step "dependencies" cargo deny --offline check bans licenses sources
   if curl -sSf -m 10 -o /dev/null https://github.com/rustsec/advisory-db; then
     step "advisories" cargo deny check advisories

@@ -21,14 +21,14 @@ pub struct Options {
     /// How often subject and peer take turns; medians are shown.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=100))]
     pub rounds: u32,
-    /// Of `nic`, this part alone.
-    #[arg(long, value_enum)]
-    pub only: Option<Part>,
     /// With `nic` a million flows as well, with `recover` a million instead of a hundred thousand,
     /// with `replay` ten million records instead of a million; takes minutes, and some gigabytes of
     /// the temporary folder.
     #[arg(long)]
     pub full: bool,
+    /// Of `nic`, this part alone.
+    #[arg(long, value_enum)]
+    pub only: Option<Part>,
 }
 
 /// A part of `nic`.
