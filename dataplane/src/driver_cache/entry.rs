@@ -1,5 +1,5 @@
 //! What the driver's program looks up and what it finds: the key and the new ends of a fast form, and
-//! the terms on which they count. The layout is that of `bpf/drive.bpf.c`.
+//! the terms on which they count. The layout is that of `bpf/drive.maps.h`.
 //!
 //! An entry is taken from a compiled fast form, so there is one reading of directives.
 

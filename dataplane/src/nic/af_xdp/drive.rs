@@ -36,7 +36,7 @@ pub(super) static DRIVE: &[u8] =
 pub(super) const NAME: &str = "penstock_drive";
 /// Where the maps are pinned: longer than any interface's name, whose folders lie beside it.
 pub(super) const FOLDER: &str = "established-flows";
-/// Version of what the maps hold: of the structures in `bpf/drive.bpf.c`.
+/// Version of what the maps hold: of the structures in `bpf/drive.maps.h`.
 const LAYOUT: u64 = 3;
 /// The maps that are taken over.
 const KEPT: [&str; 7] = ["layout", "rows4", "rows6", "homes", "words", "hops", "tallies"];

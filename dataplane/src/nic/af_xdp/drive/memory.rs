@@ -1,5 +1,5 @@
 //! The memory of the maps that programs and shards share, as structures of atomics: those of
-//! `bpf/drive.bpf.c`.
+//! `bpf/drive.maps.h`.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
