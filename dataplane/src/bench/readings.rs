@@ -41,7 +41,7 @@ pub fn readings(entries: u32, rounds: u32) -> Result<Vec<Reading>, AfXdpError> {
         ..ShardConfig::default()
     };
     let mut bed = Bed::with(entries / 2, config);
-    let mut driver = Rehearsal::new(entries, None)?;
+    let mut driver = Rehearsal::new(entries)?;
     bed.input(ShardInput::Drives(Drives { ingress: 3, egress: 3 }));
     // What has to move while homes grow comes back with its next packets.
     for _ in 0..ROUNDS_MAX {

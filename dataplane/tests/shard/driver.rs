@@ -84,7 +84,7 @@ impl Pair {
             "this test loads an XDP program: run it as root"
         );
         let entries = config.driver_entries_max as u32;
-        let driver = Rehearsal::new(entries, None).expect("the kernel takes the program");
+        let driver = Rehearsal::new(entries).expect("the kernel takes the program");
         let mut pair = Pair { bed: Bed::new(config), driver };
         pair.step(Tell(ShardInput::Drives(Drives { ingress: 3, egress: 3 })));
         pair

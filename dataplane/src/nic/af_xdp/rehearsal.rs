@@ -5,7 +5,6 @@ use super::drive::{Drive, DriveSize, DriverSide};
 use super::error::{AfXdpError, Bpf as _};
 use crate::driver_cache::{Order, Said};
 use aya::programs::{TestRun as _, TestRunOptions};
-use std::path::Path;
 
 /// Index of the loopback interface, which frames that are handed in seem to come from.
 const LOOPBACK: u32 = 1;
@@ -35,17 +34,13 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    /// A program with room for so many directions of shard 0. Its maps are pinned under `root`, if
-    /// there is one, and those that are there are taken over.
+    /// A program with room for so many directions of shard 0, and maps of its own.
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub fn new(entries_max: u32, root: Option<&Path>) -> Result<Rehearsal, AfXdpError> {
+    pub fn new(entries_max: u32) -> Result<Rehearsal, AfXdpError> {
         let size = DriveSize { shards: 1, entries_max };
-        let mut drive = Drive::load(root, size, 0, &[("lo".to_owned(), LOOPBACK)], true)?;
-        if let Some(root) = root {
-            drive.pin(root)?;
-        }
+        let mut drive = Drive::load(None, size, 0, &[("lo".to_owned(), LOOPBACK)], false)?;
         for index in 0..2 {
             drive.set_egress(index, LOOPBACK)?;
         }
