@@ -17,7 +17,7 @@
 #define HOPS_MAX 65536
 #define WORDS_MAX 65536
 // An entry lies in one of so many rows, from its home on. Mirrored by WINDOW in place.rs.
-#define WINDOW 8
+#define WINDOW 16
 
 // A port, by its place among the interfaces.
 struct port {

@@ -37,7 +37,7 @@ pub(super) const NAME: &str = "penstock_drive";
 /// Where the maps are pinned: longer than any interface's name, whose folders lie beside it.
 pub(super) const FOLDER: &str = "established-flows";
 /// Version of what the maps hold: of the structures in `bpf/drive.maps.h`.
-const LAYOUT: u64 = 3;
+const LAYOUT: u64 = 4;
 /// The maps that are taken over.
 const KEPT: [&str; 7] = ["layout", "rows4", "rows6", "homes", "words", "hops", "tallies"];
 /// The maps that are pinned to be looked at.
