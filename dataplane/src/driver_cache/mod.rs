@@ -8,8 +8,9 @@
 //!
 //! A flow is looked at when it is reported. It is promoted when it is established in both
 //! directions, plain, not metered, and both of its ports can; when the driver's cache is full, in
-//! the place of one with less than half of its packets. It comes back when it is silent, when the
-//! driver can do nothing with its packets, or when its entry goes, for whatever reason.
+//! the place of one with less than half of its packets. It comes back when the driver can do nothing
+//! with its packets, when its entry goes, for whatever reason, and when it is silent while more than
+//! half of the room is taken: as long as there is room, who is silent outlives the process too.
 //!
 //! This is a pure part of the shard: it says [`Order`]s and hears [`Said`]. Its caller carries out
 //! the orders before frames leave and before anybody hears that an input was handled, so an
@@ -17,29 +18,29 @@
 
 mod adopt;
 mod entry;
+mod fit;
 mod order;
 mod place;
 mod read;
 mod room;
 
 pub use entry::{Entry, Entry4, Entry6, Flow, Flow4, Flow6, Rewrite, Terms, word_index};
+pub use fit::NotDriven;
 pub use order::{Counted, Leftovers, Order, Said};
 pub use place::{Geometry, WINDOW};
 
-use crate::cache::{Form, State};
+use crate::cache::Form;
 use crate::hash::Seed;
 use crate::nic::PortIndex;
-use crate::packet::tcp;
 use crate::report::Slot;
-use crate::route::{Hop, RowChange};
+use crate::route::RowChange;
 use crate::shard::{Shard, ShardConfig, stamp};
-use crate::words::Standing;
 pub(crate) use adopt::NotAdopted;
 
 use adopt::Adoption;
-use penstock_event_schema::directive::{FastForm4, FastForm6, flag};
-use penstock_event_schema::flow::{FlowKey, Protocol};
-use penstock_event_schema::id::{NetworkId, ShardId, Time};
+use fit::{Answered, DRIVEN, ENDING, IN_VAIN, NOT_SHUNNED, REFUSED, Shun, is_way, other_way};
+use penstock_event_schema::directive::{FastForm4, FastForm6};
+use penstock_event_schema::id::{ShardId, Time};
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
@@ -51,23 +52,12 @@ const READS: u64 = 16;
 /// A flow with a shorter idle limit stays in the shard: the limit must not pass between two
 /// readings and the reports that follow them.
 pub const IDLE_MS_MIN: u32 = 10_000;
-/// Readings without a packet after which a flow comes back.
+/// Readings without a packet after which a flow makes room for others.
 const SILENT_READS: u8 = 5;
 /// Readings without a packet, though the shard had some, after which a flow comes back.
 const BARREN_READS: u8 = 2;
 /// How long a slot rests when its flow has left: what the program began before is over by then.
 const REST_MS: u64 = 1_000;
-/// Reports for which a flow is not promoted again that the driver could do nothing with.
-const SHUNNED_REPORTS: u16 = 150;
-/// The same of one that the driver did not take: it had no room, or its answers' direction was not
-/// there yet.
-const REFUSED_REPORTS: u16 = 5;
-/// The same of one that a FIN or RST was seen of.
-const ENDING_REPORTS: u16 = 20;
-/// What is done from the driver's maps alone.
-const DRIVEN: u8 = flag::DECREMENT_TTL | flag::SET_DSCP;
-/// TCP flags of segments that are the shard's.
-const NOTABLE: u8 = tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST;
 
 /// No slot of a cache table: nobody holds the driver's slot.
 const NOBODY: u32 = u32::MAX;
@@ -101,14 +91,27 @@ struct Place {
     idle_ms: u32,
     /// When it was reported last, as a stamp.
     reported: u32,
-    /// Reports for which it is not looked at.
+    /// Reports for which it is not looked at, and why.
     shunned: u16,
+    why: NotDriven,
     /// Whether a packet has passed by it.
     passed: bool,
 }
 
-const NOWHERE: Place =
-    Place { slot: NOT_PROMOTED, idle_ms: 0, reported: 0, shunned: 0, passed: false };
+const NOWHERE: Place = Place {
+    slot: NOT_PROMOTED,
+    idle_ms: 0,
+    reported: 0,
+    shunned: NOT_SHUNNED.reports,
+    why: NOT_SHUNNED.why,
+    passed: false,
+};
+
+impl Place {
+    fn shun(&mut self, shun: Shun) {
+        (self.shunned, self.why) = (shun.reports, shun.why);
+    }
+}
 
 /// What is known of a slot of the driver's.
 #[derive(Clone, Copy)]
@@ -253,23 +256,18 @@ impl DriverCache {
         (self.is_on() && busy).then_some(self.next_read)
     }
 
+    fn place_of(&self, slot: Slot) -> &Place {
+        match slot {
+            Slot::Four(slot) => &self.four[slot as usize],
+            Slot::Six(slot) => &self.six[slot as usize],
+        }
+    }
+
     fn place(&mut self, slot: Slot) -> &mut Place {
         match slot {
             Slot::Four(slot) => &mut self.four[slot as usize],
             Slot::Six(slot) => &mut self.six[slot as usize],
         }
-    }
-
-    /// Since when the driver has carried the entry in `slot`, as a stamp. None while it does not,
-    /// or has it on terms that no longer hold.
-    pub(crate) fn since(&self, slot: Slot, state: &State) -> Option<u32> {
-        let place = match slot {
-            Slot::Four(slot) => self.four.get(slot as usize),
-            Slot::Six(slot) => self.six.get(slot as usize),
-        };
-        let held = self.held.get(place?.slot as usize)?;
-        let holds = (held.generation, held.next_hop) == (state.generation, state.next_hop);
-        holds.then_some(held.since)
     }
 
     /// A new entry lies in `slot`, which holds nothing that was promoted.
@@ -329,7 +327,7 @@ impl DriverCache {
     /// Nobody has seen what was to lie in this slot.
     fn take_back(&mut self, slot: u32) {
         if let Some(entry) = self.let_go(slot) {
-            self.place(entry).shunned = REFUSED_REPORTS;
+            self.place(entry).shun(REFUSED);
         }
     }
 
@@ -450,7 +448,7 @@ impl Shard {
             return;
         }
         let idle_ms = place.idle_ms;
-        if idle_ms >= IDLE_MS_MIN && packets > 0 && !self.driver.draining {
+        if packets > 0 {
             self.promote::<F>(slot, idle_ms, tcp_flags, busy, now);
         }
     }
@@ -475,7 +473,7 @@ impl Shard {
         let state = form.state();
         let Place { slot: number, idle_ms, .. } = *self.driver.place(F::slot(slot));
         if !self.is_plain(form) {
-            return self.demote::<F>(slot, form, 0, now);
+            return self.demote::<F>(slot, form, NOT_SHUNNED, now);
         }
         let held = &mut self.driver.held[number as usize];
         (held.next_hop, held.generation) = (state.next_hop, state.generation);
@@ -483,25 +481,9 @@ impl Shard {
         self.driver.orders.push(Order::Change { terms, slot: number });
     }
 
-    /// Whether the driver's maps hold all that is done with packets of an entry that counts, and
-    /// both of its ports can.
-    fn is_plain<F: Form>(&self, form: &F) -> bool {
-        let state = form.state();
-        let protocol = Protocol(form.protocol());
-        matches!(protocol, Protocol::TCP | Protocol::UDP)
-            && state.flags & (flag::NEGATIVE | flag::SIDE_TABLE) == 0
-            && self.words.standing(state.requirement, state.generation) == Standing::Valid
-            && !self.driver.kept.contains(&state.requirement)
-            && self.router.hop(state.next_hop).is_some_and(|hop| is_way(hop, self.driver.drives))
-            && self
-                .router
-                .attachment(NetworkId(form.network()))
-                .is_some_and(|port| Drives::has(self.driver.drives.ingress, port))
-    }
-
     fn promote<F: Form>(&mut self, slot: u32, idle_ms: u32, tcp_flags: u8, busy: u32, now: Time) {
         let form = *F::table(&self.tables).entry(slot);
-        if tcp_flags & NOTABLE != 0 || !self.is_plain(&form) {
+        if self.kept_out(&form, idle_ms, tcp_flags).is_some() {
             return;
         }
         let Some(answered) = self.answered_by(&form) else { return };
@@ -533,26 +515,10 @@ impl Shard {
         self.driver.orders.push(Order::Insert { entry, slot: number, only_with });
     }
 
-    /// Whether packets of the other direction have passed. None when they have not.
-    fn answered_by<F: Form>(&mut self, form: &F) -> Option<Answered> {
-        let state = form.state();
-        if state.flags & flag::REVERSE != 0 {
-            // A packet of this direction is the answer.
-            return Some(Answered::Here);
-        }
-        let back = other_way(form);
-        if let Some(slot) = self.find::<F>(&back) {
-            return self.driver.place(F::slot(slot)).passed.then_some(Answered::Here);
-        }
-        // It comes to another shard, which promotes it without asking.
-        let bare = F::bare(&back, 0).filter(|_| !self.config.both_directions)?;
-        Some(Answered::Where(bare.driver_rewrite().flow()))
-    }
-
     /// An entry goes, or another one takes its place: the driver's goes first.
     pub(crate) fn forget_driven<F: Form>(&mut self, slot: u32, form: &F, now: Time) {
         if self.driver.is_on() && self.driver.place(F::slot(slot)).slot != NOT_PROMOTED {
-            self.demote(slot, form, 0, now);
+            self.demote(slot, form, NOT_SHUNNED, now);
         }
     }
 
@@ -567,10 +533,11 @@ impl Shard {
         for slot in [Some(slot), back].into_iter().flatten() {
             let form = *F::table(&self.tables).entry(slot);
             let place = self.driver.place(F::slot(slot));
-            let shunned = place.shunned.max(ENDING_REPORTS);
-            place.shunned = shunned;
+            let reports = place.shunned.max(ENDING.reports);
+            let ending = Shun { reports, ..ENDING };
+            place.shun(ending);
             if place.slot != NOT_PROMOTED {
-                self.demote(slot, &form, shunned, now);
+                self.demote(slot, &form, ending, now);
             }
         }
     }
@@ -588,55 +555,30 @@ impl Shard {
         let form = *F::table(&self.tables).entry(slot);
         match idle_ms >= IDLE_MS_MIN {
             true => self.change_terms::<F>(slot, &form, now),
-            false => self.demote::<F>(slot, &form, 0, now),
+            false => self.demote::<F>(slot, &form, NOT_SHUNNED, now),
         }
     }
 
-    fn demote_slot(&mut self, number: u32, shunned: u16, now: Time) {
+    fn demote_slot(&mut self, number: u32, shun: Shun, now: Time) {
         match decode(self.driver.held[number as usize].entry) {
             Slot::Four(slot) => {
                 let form = *self.tables.four.entry(slot);
-                self.demote::<FastForm4>(slot, &form, shunned, now);
+                self.demote::<FastForm4>(slot, &form, shun, now);
             }
             Slot::Six(slot) => {
                 let form = *self.tables.six.entry(slot);
-                self.demote::<FastForm6>(slot, &form, shunned, now);
+                self.demote::<FastForm6>(slot, &form, shun, now);
             }
         }
     }
 
     /// Takes an entry out of the driver; its shard's own stays.
-    fn demote<F: Form>(&mut self, slot: u32, form: &F, shunned: u16, now: Time) {
+    fn demote<F: Form>(&mut self, slot: u32, form: &F, shun: Shun, now: Time) {
         let number = self.driver.place(F::slot(slot)).slot;
         self.driver.leave(number, now);
-        self.driver.place(F::slot(slot)).shunned = shunned;
+        self.driver.place(F::slot(slot)).shun(shun);
         self.counters.driver_demoted += 1;
         let flow = form.driver_rewrite().flow();
         self.driver.orders.push(Order::Remove { flow, slot: number });
     }
-}
-
-/// The key of packets that answer those of an entry.
-fn other_way<F: Form>(form: &F) -> FlowKey {
-    let (source, destination) = form.translated();
-    FlowKey {
-        network: NetworkId(form.state().side),
-        protocol: Protocol(form.protocol()),
-        source: destination.ip(),
-        source_port: destination.port(),
-        destination: source.ip(),
-        destination_port: source.port(),
-    }
-}
-
-/// How it is known that a flow was answered.
-enum Answered {
-    Here,
-    /// It was when this is in the driver.
-    Where(Flow),
-}
-
-/// Whether the driver can send frames there.
-fn is_way(hop: &Hop, drives: Drives) -> bool {
-    hop.resolved && Drives::has(drives.egress, hop.port)
 }

@@ -2,7 +2,7 @@
 //! for who is silent, or better off in the shard.
 
 use super::{
-    BARREN_READS, Counted, EMPTY, Flow, Order, READ_MS, READS, SHUNNED_REPORTS, SILENT_READS,
+    BARREN_READS, Counted, EMPTY, Flow, IN_VAIN, NOT_SHUNNED, Order, READ_MS, READS, SILENT_READS,
     decode,
 };
 use crate::cache::Form;
@@ -45,8 +45,10 @@ impl Shard {
             let (silent, barren) = (held.silent, held.barren);
             match found {
                 Some(counted) => self.add_counted(slot, &counted, now),
-                None if barren >= BARREN_READS => self.demote_slot(slot, SHUNNED_REPORTS, now),
-                None if silent >= SILENT_READS => self.demote_slot(slot, 0, now),
+                None if barren >= BARREN_READS => self.demote_slot(slot, IN_VAIN, now),
+                None if silent >= SILENT_READS && self.driver.is_crowded(slot) => {
+                    self.demote_slot(slot, NOT_SHUNNED, now)
+                }
                 None => {}
             }
         }
@@ -154,7 +156,7 @@ impl Shard {
         let held = |slot: &u32| self.driver.held[*slot as usize].is_somebody();
         let leaving: Vec<u32> = slots.filter(held).take(room).collect();
         for slot in leaving {
-            self.demote_slot(slot, 0, now);
+            self.demote_slot(slot, NOT_SHUNNED, now);
         }
     }
 }

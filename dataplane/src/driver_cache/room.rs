@@ -2,7 +2,7 @@
 //! busier ones.
 
 use super::place::six_max;
-use super::{DriverCache, Flow, NOBODY, Order, decode};
+use super::{DriverCache, Flow, NOBODY, NOT_SHUNNED, Order, decode};
 use crate::cache::Form as _;
 use crate::hash::Seed;
 use crate::report::Slot;
@@ -32,6 +32,12 @@ impl DriverCache {
     fn is_full(&self, flow: &Flow) -> bool {
         let six_full = self.promoted6 >= six_max(self.entries_max);
         self.promoted >= self.entries_max || matches!(flow, Flow::Six(_)) && six_full
+    }
+
+    /// Whether more than half of the room for flows like this one's is taken.
+    pub(super) fn is_crowded(&self, slot: u32) -> bool {
+        let of_all = 2 * self.promoted > self.entries_max;
+        of_all || self.geometry.is_six(slot) && 2 * self.promoted6 > six_max(self.entries_max)
     }
 
     fn next_draw(&mut self) -> usize {
@@ -88,7 +94,7 @@ impl Shard {
         for slot in slots {
             let flow = self.flow_in(slot);
             if !grown.places(&flow, self.driver.hash_seed).contains(&slot) {
-                self.demote_slot(slot, 0, now);
+                self.demote_slot(slot, NOT_SHUNNED, now);
             }
         }
     }
@@ -111,6 +117,6 @@ impl Shard {
             *bar = if *bar == 0 { busy / 2 } else { (*bar).min(busy / 2) };
         }
         self.counters.driver_gave_way += 1;
-        self.demote_slot(least, 0, now);
+        self.demote_slot(least, NOT_SHUNNED, now);
     }
 }

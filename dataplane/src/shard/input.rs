@@ -137,7 +137,7 @@ impl Shard {
             ops: ops(state.flags),
             packets: state.packets,
             last_seen: time_of(state.last_seen, now),
-            driven_since: self.driver.since(F::slot(slot), &state).map(|since| time_of(since, now)),
+            driven: self.driven::<F>(slot, now),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What goes into a shard beside packets, and what comes out.
 
-use crate::driver_cache::Drives;
+use crate::driver_cache::{Drives, NotDriven};
 use crate::meter::{Metered, Share};
 use crate::nic::PortIndex;
 use crate::route::RouteTable;
@@ -130,6 +130,6 @@ pub struct CachedDirective {
     pub packets: u32,
     /// When the last one passed.
     pub last_seen: Time,
-    /// Since when the driver carries them; none when this shard does.
-    pub driven_since: Option<Time>,
+    /// Since when the driver carries them, or why this shard does.
+    pub driven: Result<Time, NotDriven>,
 }

@@ -1,6 +1,7 @@
 //! The harness: a shard with two ports, and one way to say what happens to it and what is seen.
 
 use crate::frames::{RIGHT, verify};
+use penstock_dataplane::driver_cache::NotDriven;
 use penstock_dataplane::meter::Metered;
 use penstock_dataplane::nic::memory::MemoryNic;
 use penstock_dataplane::nic::{Frame, Nic, PortIndex};
@@ -210,10 +211,15 @@ impl Bed {
                 }
                 ShardOutput::Listed(listed) => {
                     let shown = listed.iter().map(|c| {
-                        let driven = c.driven_since.map(|since| self.now.ms_since(since));
-                        let driven = driven.map(|ms| format!(", driven for {} s", ms / 1_000));
+                        let driven = match c.driven {
+                            Ok(since) => {
+                                format!(", driven for {} s", self.now.ms_since(since) / 1_000)
+                            }
+                            Err(NotDriven::Off) => String::new(),
+                            Err(why) => format!(", not driven: {why:?}"),
+                        };
                         format!("{} {:?} {}>{:?}", c.key, c.direction, c.source, c.destinations)
-                            + &driven.unwrap_or_default()
+                            + &driven
                     });
                     format!("listed {}", shown.collect::<Vec<_>>().join(", "))
                 }

@@ -5,7 +5,7 @@ use crate::bed::{
     Bed, In, Pass, Tell, config, directive, install, invalidate, key, neighbour, one, routes,
 };
 use crate::frames::{ACK, FIN, Field, Ip, RIGHT, RST, SYN, ip};
-use penstock_dataplane::driver_cache::{Drives, IDLE_MS_MIN, READ_MS};
+use penstock_dataplane::driver_cache::{Drives, IDLE_MS_MIN, NotDriven, READ_MS};
 use penstock_dataplane::meter::Share;
 use penstock_dataplane::nic::af_xdp::rehearsal::{Driven, Rehearsal};
 use penstock_dataplane::shard::{Invalidation, ShardConfig, ShardInput, Wanted};
@@ -144,6 +144,13 @@ impl Pair {
         }
     }
 
+    /// Why the driver does not carry a direction, as a listing says.
+    fn why_not(&mut self, named: &str) -> Option<String> {
+        self.step(Tell(ShardInput::List(Wanted::Keys(vec![key(named)]))));
+        let listed = self.bed.seen.pop().expect("a listing");
+        listed.split_once("not driven: ").map(|(_, why)| why.to_owned())
+    }
+
     fn entries(&self) -> u64 {
         self.bed.counter("driver_entries")
     }
@@ -162,15 +169,6 @@ fn check_taken(name: &str, plan: &Plan, change: impl Fn(Ip) -> Ip, taken: bool) 
 
 #[test]
 fn plain_packets_of_established_flows_stay_in_the_driver_and_nothing_else() {
-    let flags = |flags: u8| {
-        move |packet: Ip| {
-            let mut packet = packet;
-            if let crate::frames::Upper::Tcp { flags: field, .. } = &mut packet.upper {
-                *field = flags;
-            }
-            packet
-        }
-    };
     for plan in PLANS {
         check_taken("plain", plan, |packet| packet, true);
         check_taken("with padding", plan, |packet| packet.padding(7), true);
@@ -192,9 +190,9 @@ fn plain_packets_of_established_flows_stay_in_the_driver_and_nothing_else() {
         check_taken("data with options", plan, |packet| packet.tcp_options(&[1; 12]), true);
         for (name, set) in [("SYN", SYN), ("SYN, ACK", SYN | ACK), ("FIN", FIN | ACK), ("RST", RST)]
         {
-            check_taken(name, plan, flags(set), false);
+            check_taken(name, plan, |packet| with_flags(packet, set), false);
         }
-        check_taken("PSH", plan, flags(ACK | 8), true);
+        check_taken("PSH", plan, |packet| with_flags(packet, ACK | 8), true);
     }
     check_taken("no checksum", &UDP4, |packet| packet.field(Field::Zero), true);
     for plan in PLANS {
@@ -203,6 +201,13 @@ fn plain_packets_of_established_flows_stay_in_the_driver_and_nothing_else() {
             check_taken(name, plan, |packet| that_looks_partial(packet, odd), true);
         }
     }
+}
+
+fn with_flags(mut packet: Ip, flags: u8) -> Ip {
+    if let crate::frames::Upper::Tcp { flags: field, .. } = &mut packet.upper {
+        *field = flags;
+    }
+    packet
 }
 
 /// Data with which the whole checksum is what a partial one would be.
@@ -222,9 +227,9 @@ fn fill(packet: Ip, bytes: usize) -> Ip {
     packet.bytes(bytes - headers)
 }
 
-/// Flows that stay in the shard.
+/// Flows that stay in the shard, and what a listing says why.
 fn check_kept(
-    name: &str,
+    why: NotDriven,
     steps: Vec<crate::bed::Step>,
     plan: &Plan,
     change: impl Fn(&mut Directive),
@@ -245,24 +250,29 @@ fn check_kept(
         }
         pair.step(Pass(250));
     }
-    assert_eq!(pair.entries(), 0, "{name}");
+    assert_eq!(pair.entries(), 0, "{why:?}");
+    assert_eq!(pair.why_not(plan.forward), Some(format!("{why:?}")));
 }
 
 #[test]
 fn what_the_driver_cannot_do_stays_in_the_shard() {
     let requirement = RequirementId(7);
     let metered = Tell(ShardInput::Share(requirement, Some(Share::of(1_000))));
-    check_kept("metered", vec![metered], &UDP4, |_| {});
-    check_kept("a short idle limit", vec![], &UDP4, |d| d.idle_ms = IDLE_MS_MIN - 1);
+    check_kept(NotDriven::Metered, vec![metered], &UDP4, |_| {});
+    check_kept(NotDriven::ShortIdle, vec![], &UDP4, |d| d.idle_ms = IDLE_MS_MIN - 1);
     let none = Tell(ShardInput::Drives(Drives::default()));
-    check_kept("ports that cannot", vec![none], &UDP4, |_| {});
-    let neither = Tell(ShardInput::Drives(Drives { ingress: 1, egress: 1 }));
-    check_kept("only the ports of its own way", vec![neither], &UDP4, |_| {});
+    check_kept(NotDriven::Egress, vec![none], &UDP4, |_| {});
+    let drives = |ingress, egress| Tell(ShardInput::Drives(Drives { ingress, egress }));
+    // Answers come in at the second port, and leave by the first.
+    check_kept(NotDriven::Egress, vec![drives(1, 1)], &UDP4, |_| {});
+    check_kept(NotDriven::Ingress, vec![drives(2, 2)], &UDP4, |_| {});
+    let watched = Tell(ShardInput::KeepFromDriver(vec![requirement]));
+    check_kept(NotDriven::Watched, vec![watched], &UDP4, |_| {});
     let replicate = |d: &mut Directive| {
         d.ops.push(Op::Replicate(vec!["10.2.0.8:53".parse().expect("an end")]));
         d.reverse = None;
     };
-    check_kept("copies, and no way back", vec![], &UDP4, replicate);
+    check_kept(NotDriven::Operations, vec![], &UDP4, replicate);
 }
 
 #[test]
@@ -277,6 +287,7 @@ fn a_flow_is_promoted_when_it_is_answered() {
             pair.step(Pass(250));
         }
         assert_eq!(pair.entries(), 0, "{} is not answered", plan.forward);
+        assert_eq!(pair.why_not(plan.forward).as_deref(), Some("Unanswered"));
         let (back_port, back) = plan.packet(true);
         pair.step(one(back_port, back.frame()));
         pair.step(Pass(250));
@@ -344,7 +355,7 @@ fn a_neighbour_that_moves_is_followed_without_the_shard() {
 }
 
 #[test]
-fn a_listing_says_for_how_long_the_driver_has_a_direction() {
+fn a_listing_says_for_how_long_the_driver_has_a_direction_or_why_it_does_not() {
     let mut pair = Pair::new(with_driver());
     pair.establish(&TCP4);
     pair.step(Pass(3_000));
@@ -356,10 +367,13 @@ fn a_listing_says_for_how_long_the_driver_has_a_direction() {
         TCP4.forward, TCP4.reverse
     );
     assert_eq!(pair.bed.seen.pop(), Some(expected));
+    let (port, packet) = TCP4.packet(false);
+    pair.step(one(port, with_flags(packet, FIN | ACK).frame()));
+    assert_eq!(pair.why_not(TCP4.forward).as_deref(), Some("Ending"));
 }
 
 #[test]
-fn what_the_driver_counts_is_reported_and_silence_brings_flows_back() {
+fn what_the_driver_counts_is_reported() {
     let mut pair = Pair::new(with_driver());
     pair.establish(&UDP4);
     pair.step(Pass(READ_MS + 500));
@@ -371,9 +385,28 @@ fn what_the_driver_counts_is_reported_and_silence_brings_flows_back() {
     pair.step(Pass(READ_MS + 500));
     assert_eq!(pair.bed.seen, [format!("report {} 10 1000 0", UDP4.forward)]);
     assert_eq!(pair.entries(), 2);
+}
+
+/// How many directions of a silent flow stay in a driver with room for so many.
+fn check_silent(entries_max: usize, stay: usize) {
+    let mut pair = Pair::new(ShardConfig { driver_entries_max: entries_max, ..with_driver() });
+    pair.establish(&UDP4);
+    assert_eq!(pair.entries(), 2, "of {entries_max}");
     pair.step(Pass(READ_MS * 8));
-    assert_eq!((pair.entries(), pair.bed.counter("driver_demoted")), (0, 2));
-    assert_eq!(pair.in_driver(port, &packet.frame()), Driven::Left);
+    let driven = [false, true].into_iter().filter(|back| {
+        let (port, packet) = UDP4.packet(*back);
+        pair.in_driver(port, &packet.frame()) != Driven::Left
+    });
+    assert_eq!(driven.count(), stay, "of {entries_max}");
+    let said = (pair.entries() as usize, pair.bed.counter("driver_demoted") as usize);
+    assert_eq!(said, (stay, 2 - stay), "of {entries_max}");
+}
+
+#[test]
+fn silent_flows_leave_until_half_of_the_room_is_free() {
+    check_silent(3, 1);
+    check_silent(4, 2);
+    check_silent(64, 2);
 }
 
 #[test]
@@ -419,6 +452,8 @@ fn the_busiest_flows_are_in_a_full_cache() {
     for n in 0..8 {
         let driven = pair.in_driver(0, &packet(n).frame()) != Driven::Left;
         assert_eq!(driven, busy(n), "flow {n}");
+        let why = (!busy(n)).then(|| "Full".to_owned());
+        assert_eq!(pair.why_not(&forward(n)), why, "flow {n}");
     }
 }
 

@@ -100,7 +100,10 @@ fn served_text(served: &Served) -> String {
         Place::Driver => {
             format!("in the driver for {}", duration(served.since_ms.unwrap_or_default()))
         }
-        Place::Shard => format!("shard {}", served.shard.unwrap_or_default()),
+        Place::Shard => {
+            let why = served.not_driven.as_ref().map(|why| format!(", not in the driver: {why}"));
+            format!("shard {}{}", served.shard.unwrap_or_default(), why.unwrap_or_default())
+        }
         Place::None => "not cached".into(),
     }
 }

@@ -18,6 +18,8 @@ pub struct Served {
     pub shard: Option<u16>,
     /// For how long the driver has carried it.
     pub since_ms: Option<u64>,
+    /// Why the driver does not carry it, while a shard has it.
+    pub not_driven: Option<String>,
 }
 
 /// Where packets can be served.
@@ -49,17 +51,18 @@ pub fn served(
         // Its packets may have come to another shard before: the last one has it.
         let found = all
             .filter(|(_, cached)| cached.key == key)
-            .max_by_key(|(_, cached)| (cached.driven_since, cached.last_seen));
-        let driven_since = found.and_then(|(_, cached)| cached.driven_since);
+            .max_by_key(|(_, cached)| (cached.driven.ok(), cached.last_seen));
+        let driven = found.map(|(_, cached)| cached.driven);
         Served {
             direction,
-            place: match (found, driven_since) {
-                (None, _) => Place::None,
-                (Some(_), None) => Place::Shard,
-                (Some(_), Some(_)) => Place::Driver,
+            place: match driven {
+                None => Place::None,
+                Some(Err(_)) => Place::Shard,
+                Some(Ok(_)) => Place::Driver,
             },
             shard: found.map(|(shard, _)| shard.0),
-            since_ms: driven_since.map(|since| now.ms_since(since)),
+            since_ms: driven.and_then(Result::ok).map(|since| now.ms_since(since)),
+            not_driven: driven.and_then(Result::err).map(|why| why.text().to_owned()),
         }
     });
     rows.collect()
@@ -68,10 +71,12 @@ pub fn served(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use penstock_dataplane::driver_cache::NotDriven;
     use penstock_event_schema::id::{NetworkId, RequirementId};
     use serde_json::json;
 
     const FLOW: &str = "1/tcp/10.0.0.5:40000>10.90.0.80:80";
+    const WHY: &str = ": no packet of the other direction has passed";
     const REVERSE: &str = "2/tcp/10.2.0.11:80>10.0.0.5:40000";
 
     fn at(ms: u64) -> Time {
@@ -90,7 +95,7 @@ mod tests {
             ops: Vec::new(),
             packets: 0,
             last_seen: at(last_seen),
-            driven_since: driven_since.map(at),
+            driven: driven_since.map(at).ok_or(NotDriven::Unanswered),
         }
     }
 
@@ -106,22 +111,23 @@ mod tests {
                 (0..).map(ShardId).zip(listed.iter().map(|cached| cached.to_vec())).collect();
             let rows = served(&directive, &listed, at(9_000));
             let shown = rows.iter().map(|row| {
-                let Served { direction, place, shard, since_ms } = row;
-                format!("{direction:?} {place:?} {shard:?} {since_ms:?}")
+                let Served { direction, place, shard, since_ms, not_driven } = row;
+                let why = not_driven.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                format!("{direction:?} {place:?} {shard:?} {since_ms:?}{why}")
             });
             assert_eq!(shown.collect::<Vec<_>>(), expected);
         };
         check(&[&[]], &["Forward None None None", "Reverse None None None"]);
         check(
             &[&[cached(FLOW, 10, None), cached(REVERSE, 10, Some(4_000))]],
-            &["Forward Shard Some(0) None", "Reverse Driver Some(0) Some(5000)"],
+            &[&format!("Forward Shard Some(0) None{WHY}"), "Reverse Driver Some(0) Some(5000)"],
         );
         check(
             &[
                 &[cached(FLOW, 10, Some(8_000)), cached(REVERSE, 10, None)],
                 &[cached(FLOW, 20, None), cached(REVERSE, 20, None)],
             ],
-            &["Forward Driver Some(0) Some(1000)", "Reverse Shard Some(1) None"],
+            &["Forward Driver Some(0) Some(1000)", &format!("Reverse Shard Some(1) None{WHY}")],
         );
     }
 }

@@ -22,6 +22,13 @@ pub(super) struct Case {
     pub(super) rate: u32,
 }
 
+impl Case {
+    /// Whether flows are too many to send all of the time while they are established.
+    fn is_many(&self) -> bool {
+        self.flows > 100_000
+    }
+}
+
 /// Ten thousand flows.
 pub(super) const ESTABLISHED: Case = Case {
     name: "flows=10000 bytes=64",
@@ -54,6 +61,8 @@ const TRIAL: Duration = Duration::from_millis(700);
 const MEASURE: Duration = Duration::from_secs(2);
 /// How long a load runs before it is measured.
 const SETTLE: Duration = Duration::from_millis(400);
+/// The same of many flows: the node has a report of each to work off.
+const SETTLE_MANY: Duration = Duration::from_secs(5);
 /// How long many flows that send all the time may take into the driver.
 const DRIVEN_LIMIT: Duration = Duration::from_secs(90);
 /// How often the flows are gone through until all are established.
@@ -77,22 +86,25 @@ struct Rounds {
 /// Where NAPI does best for a subject.
 type Places = Vec<(Kind, Napi)>;
 
-/// Tries all places with these subjects.
+/// Tries all places with the subjects of a case.
 ///
 /// # Errors
-/// When a subject does not start.
-fn places_of(site: &Site, case: &Case, kinds: &[Kind]) -> Result<Places, Error> {
+/// When a subject does not start, or its flows are not established.
+fn places_of(site: &Site, case: &Case) -> Result<Places, Error> {
     let mut best_places = Vec::new();
-    for &kind in kinds {
-        let mut best = (Napi::Sender, 0.0);
+    for &kind in case.kinds {
+        let running = start(site, case, kind)?;
+        let (mut best, mut sent) = ((Napi::Sender, 0.0), 0);
         for place in places() {
-            let got = one_round(site, case, kind, place, TRIAL)?;
+            let (got, more) = flood(site, case, &running, (place, TRIAL), sent)?;
+            sent += more;
             let rate = got.packets_per_second;
             eprintln!("{}: NAPI at {}: {rate:.0} packets/s", kind.name(), place.name());
             if rate > best.1 {
                 best = (place, rate);
             }
         }
+        running.stop(site)?;
         eprintln!("{}: NAPI does best at {}", kind.name(), best.0.name());
         best_places.push((kind, best.0));
     }
@@ -104,9 +116,7 @@ fn places_of(site: &Site, case: &Case, kinds: &[Kind]) -> Result<Places, Error> 
 /// # Errors
 /// When a subject does not start, or its flows are not established.
 pub(super) fn measure(site: &Site, rounds: u32, case: &Case) -> Result<Outcome, Error> {
-    // With a million flows to establish first, places are tried with fewer.
-    let tried = if case.flows > ESTABLISHED.flows { &ESTABLISHED } else { case };
-    let places = places_of(site, tried, case.kinds)?;
+    let places = places_of(site, case)?;
     let place = |kind: Kind| {
         places.iter().find(|(placed, _)| *placed == kind).map_or(Napi::Sender, |(_, napi)| *napi)
     };
@@ -115,7 +125,9 @@ pub(super) fn measure(site: &Site, rounds: u32, case: &Case) -> Result<Outcome, 
     for round in 1..=rounds {
         generator.push(alone(site)?);
         for (&kind, result) in case.kinds.iter().zip(&mut results) {
-            let got = one_round(site, case, kind, place(kind), MEASURE)?;
+            let running = start(site, case, kind)?;
+            let (got, _) = flood(site, case, &running, (place(kind), MEASURE), 0)?;
+            running.stop(site)?;
             eprintln!(
                 "{}, round {round}: {}: {:.0} packets/s, {:.2} cores",
                 case.name,
@@ -144,32 +156,39 @@ fn alone(site: &Site) -> Result<f64, Error> {
     Ok(got.packets_per_second)
 }
 
-fn one_round(
-    site: &Site,
-    case: &Case,
-    kind: Kind,
-    place: Napi,
-    time: Duration,
-) -> Result<Sample, Error> {
-    let many = case.flows > 100_000;
+/// Starts a subject, and establishes the flows of a case.
+fn start(site: &Site, case: &Case, kind: Kind) -> Result<Running, Error> {
+    let many = case.is_many();
     let running = Running::start(site, kind, !many)?;
     if let (true, Running::Penstock(node)) = (many, &running) {
         node.put(&long_idle())?;
     }
-    ground::place(&site.namespace("node"), place)?;
+    // As answers come, whoever is measured.
+    ground::place(&site.namespace("node"), Napi::Sender)?;
     establish(site, case, &running)?;
+    Ok(running)
+}
+
+/// Sends as much as can be sent for some time over established flows, with NAPI at a place, after so
+/// many packets that were sent before: what came, and how many were sent.
+fn flood(
+    site: &Site,
+    case: &Case,
+    running: &Running,
+    (place, time): (Napi, Duration),
+    sent: u64,
+) -> Result<(Sample, u64), Error> {
+    ground::place(&site.namespace("node"), place)?;
     let sink = sink(&site.namespace("sink"), "in", false)?;
     let flood =
-        Traffic { fresh_every: case.fresh_every, ..traffic(mac::OUT, mac::LEFT, case.flows, 0) };
+        Traffic { fresh_every: case.fresh_every, ..traffic(mac::OUT, mac::LEFT, case.flows, sent) };
     let load = Load::flood(&site.namespace("source"), "out", flood);
-    std::thread::sleep(SETTLE);
-    if let (true, Running::Penstock(node)) = (many, &running) {
+    std::thread::sleep(if case.is_many() { SETTLE_MANY } else { SETTLE });
+    if let (true, Running::Penstock(node)) = (case.is_many(), running) {
         until_driven(node, case.flows)?;
     }
     let got = sample(&sink, &running.tasks(), time)?;
-    load.stop()?;
-    running.stop(site)?;
-    Ok(got)
+    Ok((got, load.end()?))
 }
 
 /// Waits until flows that all send are in the driver, as far as there is room.
@@ -215,15 +234,15 @@ pub(super) fn establish(site: &Site, case: &Case, running: &Running) -> Result<(
         };
         let status = node.status()?;
         let is_driven = status.driver.entries_max > 0;
-        // Of many flows some would be silent for too long before all have had their turn.
-        let stays = case.flows <= 100_000 && is_driven;
+        // The last of many flows come in when all send as much as they can.
+        let stays = !case.is_many() && is_driven;
         // One direction of each: by the port that answers leave by the driver cannot send.
         let driven = status.driver.entries >= u64::from(case.flows);
         if status.flows >= u64::from(case.flows) && (driven || !stays) {
             return Ok(());
         }
         reached = format!("{} flows, {} in the driver", status.flows, status.driver.entries);
-        if case.flows > 100_000 {
+        if case.is_many() {
             eprintln!("{reached}");
         }
     }

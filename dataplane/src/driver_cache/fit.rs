@@ -1,0 +1,209 @@
+//! Who may be in the driver, and why a direction is not.
+
+use super::{Drives, Flow, IDLE_MS_MIN};
+use crate::cache::Form;
+use crate::packet::tcp;
+use crate::route::Hop;
+use crate::shard::{Shard, time_of};
+use crate::words::Standing;
+use penstock_event_schema::directive::flag;
+use penstock_event_schema::flow::{FlowKey, Protocol};
+use penstock_event_schema::id::{NetworkId, Time};
+
+/// What is done from the driver's maps alone.
+pub(super) const DRIVEN: u8 = flag::DECREMENT_TTL | flag::SET_DSCP;
+/// TCP flags of segments that are the shard's.
+const NOTABLE: u8 = tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST;
+
+/// Why the driver does not carry a direction that a shard has cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NotDriven {
+    /// There is no cache in the driver.
+    Off,
+    /// All flows leave it: the program goes.
+    Draining,
+    /// Neither TCP nor UDP.
+    Protocol,
+    /// Its packets are refused, or copied.
+    Operations,
+    /// Its entry counts no more.
+    Outdated,
+    /// Each of its packets is metered.
+    Metered,
+    /// Its requirement is watched more closely than the driver's readings allow.
+    Watched,
+    /// Its idle limit would pass between two readings.
+    ShortIdle,
+    /// The hardware address of its next hop is not known.
+    NextHop,
+    /// The driver cannot send by the port that it leaves by.
+    Egress,
+    /// The driver cannot take the frames of the port that it comes in at.
+    Ingress,
+    /// A FIN or RST was seen.
+    Ending,
+    /// It was in the driver, and its packets came to the shard nevertheless.
+    InVain,
+    /// The driver had no room, or not the other direction.
+    Refused,
+    /// No packet of the other direction has passed.
+    Unanswered,
+    /// There is no room, and who is in it is busier.
+    Full,
+    /// Nothing speaks against it: it is taken with its next report.
+    Due,
+}
+
+impl NotDriven {
+    /// For people, as what follows "not in the driver: ".
+    pub fn text(self) -> &'static str {
+        match self {
+            NotDriven::Off => "its cache is off",
+            NotDriven::Draining => "all flows are leaving it",
+            NotDriven::Protocol => "neither TCP nor UDP",
+            NotDriven::Operations => "its packets are refused or copied",
+            NotDriven::Outdated => "its directive counts no more",
+            NotDriven::Metered => "its requirement has a limit on packets a second",
+            NotDriven::Watched => {
+                "its requirement intervenes on packets a second, or was changed just now"
+            }
+            NotDriven::ShortIdle => "its idle limit is under ten seconds",
+            NotDriven::NextHop => "the hardware address of its next hop is not known",
+            NotDriven::Egress => "it cannot send by the port that packets leave by",
+            NotDriven::Ingress => "it cannot take packets from the port that they come in at",
+            NotDriven::Ending => "a FIN or RST was seen",
+            NotDriven::InVain => "it left the flow's packets alone; `penstock top` counts why",
+            NotDriven::Refused => "it had no room, or not the other direction, just now",
+            NotDriven::Unanswered => "no packet of the other direction has passed",
+            NotDriven::Full => "it is full of busier flows",
+            NotDriven::Due => "waits for its next report of activity",
+        }
+    }
+}
+
+/// For how many of its reports a direction is not looked at, and why.
+#[derive(Clone, Copy)]
+pub(super) struct Shun {
+    pub(super) reports: u16,
+    pub(super) why: NotDriven,
+}
+
+/// It is looked at.
+pub(super) const NOT_SHUNNED: Shun = Shun { reports: 0, why: NotDriven::Due };
+/// The driver could do nothing with its packets.
+pub(super) const IN_VAIN: Shun = Shun { reports: 150, why: NotDriven::InVain };
+/// The driver did not take it.
+pub(super) const REFUSED: Shun = Shun { reports: 5, why: NotDriven::Refused };
+/// A FIN or RST was seen of it.
+pub(super) const ENDING: Shun = Shun { reports: 20, why: NotDriven::Ending };
+
+/// How it is known that a flow was answered.
+pub(super) enum Answered {
+    Here,
+    /// It was when this is in the driver.
+    Where(Flow),
+}
+
+impl Shard {
+    /// Whether the driver's maps hold all that is done with packets of an entry that counts, and
+    /// both of its ports can.
+    pub(super) fn is_plain<F: Form>(&self, form: &F) -> bool {
+        self.not_plain(form).is_none()
+    }
+
+    fn not_plain<F: Form>(&self, form: &F) -> Option<NotDriven> {
+        let (state, driver) = (form.state(), &self.driver);
+        let standing = self.words.standing(state.requirement, state.generation);
+        let hop = self.router.hop(state.next_hop);
+        let ingress = self.router.attachment(NetworkId(form.network()));
+        let protocol = Protocol(form.protocol());
+        let against = [
+            (!matches!(protocol, Protocol::TCP | Protocol::UDP), NotDriven::Protocol),
+            (state.flags & (flag::NEGATIVE | flag::SIDE_TABLE) != 0, NotDriven::Operations),
+            (standing == Standing::Outdated, NotDriven::Outdated),
+            (standing == Standing::Metered, NotDriven::Metered),
+            (driver.kept.contains(&state.requirement), NotDriven::Watched),
+            (hop.is_none_or(|hop| !hop.resolved), NotDriven::NextHop),
+            (hop.is_some_and(|hop| !is_way(hop, driver.drives)), NotDriven::Egress),
+            (
+                ingress.is_none_or(|port| !Drives::has(driver.drives.ingress, port)),
+                NotDriven::Ingress,
+            ),
+        ];
+        against.into_iter().find(|(is_so, _)| *is_so).map(|(_, why)| why)
+    }
+
+    /// Why an entry cannot be promoted with a report of these TCP flags. Not said by this: whether it
+    /// was answered, and whether there is room.
+    pub(super) fn kept_out<F: Form>(
+        &self,
+        form: &F,
+        idle_ms: u32,
+        tcp_flags: u8,
+    ) -> Option<NotDriven> {
+        match () {
+            () if self.driver.draining => Some(NotDriven::Draining),
+            () if idle_ms < IDLE_MS_MIN => Some(NotDriven::ShortIdle),
+            () if tcp_flags & NOTABLE != 0 => Some(NotDriven::Ending),
+            () => self.not_plain(form),
+        }
+    }
+
+    /// Since when the driver has carried an entry, or why it does not.
+    pub(crate) fn driven<F: Form>(&self, slot: u32, now: Time) -> Result<Time, NotDriven> {
+        if !self.driver.is_on() {
+            return Err(NotDriven::Off);
+        }
+        let place = self.driver.place_of(F::slot(slot));
+        let form = F::table(&self.tables).entry(slot);
+        let state = form.state();
+        if let Some(held) = self.driver.held.get(place.slot as usize) {
+            // What is to be said to the driver anew is said with the next report.
+            let holds = (held.generation, held.next_hop) == (state.generation, state.next_hop);
+            return if holds { Ok(time_of(held.since, now)) } else { Err(NotDriven::Due) };
+        }
+        let shunned = (place.shunned > 0).then_some(place.why);
+        let unanswered = || self.answered_by(form).is_none().then_some(NotDriven::Unanswered);
+        let full = || {
+            let room = self.driver.room_for(&form.driver_rewrite().flow());
+            room.is_none().then_some(NotDriven::Full)
+        };
+        let why =
+            self.kept_out(form, place.idle_ms, 0).or(shunned).or_else(unanswered).or_else(full);
+        Err(why.unwrap_or(NotDriven::Due))
+    }
+
+    /// Whether packets of the other direction have passed. None when they have not.
+    pub(super) fn answered_by<F: Form>(&self, form: &F) -> Option<Answered> {
+        if form.state().flags & flag::REVERSE != 0 {
+            // A packet of this direction is the answer.
+            return Some(Answered::Here);
+        }
+        let back = other_way(form);
+        if let Some(slot) = self.find::<F>(&back) {
+            return self.driver.place_of(F::slot(slot)).passed.then_some(Answered::Here);
+        }
+        // It comes to another shard, which promotes it without asking.
+        let bare = F::bare(&back, 0).filter(|_| !self.config.both_directions)?;
+        Some(Answered::Where(bare.driver_rewrite().flow()))
+    }
+}
+
+/// The key of packets that answer those of an entry.
+pub(super) fn other_way<F: Form>(form: &F) -> FlowKey {
+    let (source, destination) = form.translated();
+    FlowKey {
+        network: NetworkId(form.state().side),
+        protocol: Protocol(form.protocol()),
+        source: destination.ip(),
+        source_port: destination.port(),
+        destination: source.ip(),
+        destination_port: source.port(),
+    }
+}
+
+/// Whether the driver can send frames there.
+pub(super) fn is_way(hop: &Hop, drives: Drives) -> bool {
+    hop.resolved && Drives::has(drives.egress, hop.port)
+}
