@@ -243,73 +243,60 @@ static __always_inline bool differ(const volatile __u32 *one, const __u32 *other
     return difference;
 }
 
-// What rows of both versions have in common.
-#define READ_TERMS(terms, row)                                                                     \
-    do {                                                                                           \
-        (terms)->generation = (row)->generation;                                                   \
-        (terms)->next_hop = (row)->next_hop;                                                       \
-        (terms)->requirement = (row)->requirement;                                                 \
-        (terms)->idle_s = (row)->idle_s;                                                           \
-        (terms)->flags = (row)->flags;                                                             \
-        (terms)->dscp = (row)->dscp;                                                               \
-    } while (0)
-
-// The row of a flow, among those of a shard, with its terms and new ends. None when there is none,
-// or when it is being written.
-static __always_inline struct row4 *find4(const struct flow4 *flow, __u32 shard,
-                                          struct terms *terms, __be32 *new_ends)
+// The row of a flow, from its home on, with its terms and new ends. None when there is none, or when
+// it is being written. What is in a row's body depends on its version: so many words of a key, and so
+// many of new ends.
+static __always_inline void *find(void *rows, __u32 home, const __u32 *key, int key_words,
+                                  __u32 protocol, int end_words, struct terms *terms,
+                                  __be32 *new_ends)
 {
-    const volatile struct homes *in_use = bpf_map_lookup_elem(&homes, &shard);
-    __u32 at, index, number, reach = 0;
+    __u32 at, index, number, last, reach = 0;
 
-    if (!in_use)
-        return NULL;
-    index = shard * shard_rows4 + (hash4(flow) & (in_use->four - 1));
-
-    for (at = 0; at < WINDOW && at <= reach; at++, index++) {
-        volatile struct row4 *row = bpf_map_lookup_elem(&rows4, &index);
+    for (at = 0, index = home; at < WINDOW && at <= reach; at++, index++) {
+        volatile struct row *row = bpf_map_lookup_elem(rows, &index);
 
         if (!row)
             return NULL;
         if (!at)
             reach = row->reach;
         number = row->number;
-        if (!number || row->protocol != flow->protocol ||
-            differ(&row->network, (const __u32 *)flow, 4))
+        if (!number || row->protocol != protocol || differ(row->body, key, key_words))
             continue;
-        READ_TERMS(terms, row);
-        copy(new_ends, row->new_ends, 3);
-        return row->number == number ? (struct row4 *)row : NULL;
+        terms->generation = row->generation;
+        terms->next_hop = row->next_hop;
+        terms->requirement = row->requirement;
+        copy(new_ends, row->body + key_words, end_words);
+        copy(&last, row->body + key_words + end_words, 1);
+        terms->idle_s = last;
+        terms->flags = last >> 16;
+        terms->dscp = last >> 24;
+        return row->number == number ? (void *)row : NULL;
     }
     return NULL;
+}
+
+static __always_inline struct row4 *find4(const struct flow4 *flow, __u32 shard,
+                                          struct terms *terms, __be32 *new_ends)
+{
+    const volatile struct homes *in_use = bpf_map_lookup_elem(&homes, &shard);
+    __u32 home;
+
+    if (!in_use)
+        return NULL;
+    home = shard * shard_rows4 + (hash4(flow) & (in_use->four - 1));
+    return find(&rows4, home, &flow->network, 4, flow->protocol, 3, terms, new_ends);
 }
 
 static __always_inline struct row6 *find6(const struct flow6 *flow, __u32 shard,
                                           struct terms *terms, __be32 *new_ends)
 {
     const volatile struct homes *in_use = bpf_map_lookup_elem(&homes, &shard);
-    __u32 at, index, number, reach = 0;
+    __u32 home;
 
     if (!in_use)
         return NULL;
-    index = shard * shard_rows6 + (hash6(flow) & (in_use->six - 1));
-
-    for (at = 0; at < WINDOW && at <= reach; at++, index++) {
-        volatile struct row6 *row = bpf_map_lookup_elem(&rows6, &index);
-
-        if (!row)
-            return NULL;
-        if (!at)
-            reach = row->reach;
-        number = row->number;
-        if (!number || row->protocol != flow->protocol ||
-            differ(&row->network, (const __u32 *)flow, 10))
-            continue;
-        READ_TERMS(terms, row);
-        copy(new_ends, row->new_ends, 9);
-        return row->number == number ? (struct row6 *)row : NULL;
-    }
-    return NULL;
+    home = shard * shard_rows6 + (hash6(flow) & (in_use->six - 1));
+    return find(&rows6, home, &flow->network, 10, flow->protocol, 9, terms, new_ends);
 }
 
 // Whether an entry counts now.
@@ -355,6 +342,13 @@ static __always_inline int way_out(const struct terms *terms, __u32 shard, __u32
     if (bpf_redirect_map(&egress, hop->port, 0) != XDP_REDIRECT)
         return left(NO_HOP);
     return XDP_REDIRECT;
+}
+
+static __always_inline void count_packet(struct counted *counted, __u32 ip_bytes, __u32 now)
+{
+    __sync_fetch_and_add(&counted->packets, 1);
+    __sync_fetch_and_add(&counted->bytes, ip_bytes);
+    counted->last_seen = now;
 }
 
 // The last that is done with a frame that leaves.
@@ -429,7 +423,7 @@ static __always_inline int drive4(struct xdp_md *context, const struct port *por
     if (!row)
         return left(UNKNOWN);
     now = bpf_ktime_get_coarse_ns() >> 20;
-    if (check_terms(&terms, shard, now - row->last_seen) == LEFT_ALONE)
+    if (check_terms(&terms, shard, now - row->counted.last_seen) == LEFT_ALONE)
         return LEFT_ALONE;
     if (terms.flags & DECREMENT_TTL && ip->ttl <= 1)
         return left(SPECIAL);
@@ -441,9 +435,7 @@ static __always_inline int drive4(struct xdp_md *context, const struct port *por
     __u64 changed = replace(addresses, new_ends, 2);
     rewrite_header4(ip, &terms, changed);
     translate(&upper, new_ends[2], changed);
-    __sync_fetch_and_add(&row->packets, 1);
-    __sync_fetch_and_add(&row->bytes, upper.ip_bytes);
-    row->last_seen = now;
+    count_packet(&row->counted, upper.ip_bytes, now);
     address(context, &hop);
     return action;
 }
@@ -496,7 +488,7 @@ static __always_inline int drive6(struct xdp_md *context, const struct port *por
     if (!row)
         return left(UNKNOWN);
     now = bpf_ktime_get_coarse_ns() >> 20;
-    if (check_terms(&terms, shard, now - row->last_seen) == LEFT_ALONE)
+    if (check_terms(&terms, shard, now - row->counted.last_seen) == LEFT_ALONE)
         return LEFT_ALONE;
     if (terms.flags & DECREMENT_TTL && ip->hop_limit <= 1)
         return left(SPECIAL);
@@ -507,9 +499,7 @@ static __always_inline int drive6(struct xdp_md *context, const struct port *por
         return LEFT_ALONE;
     rewrite_header6(ip, &terms);
     translate(&upper, new_ends[8], replace(addresses, new_ends, 8));
-    __sync_fetch_and_add(&row->packets, 1);
-    __sync_fetch_and_add(&row->bytes, upper.ip_bytes);
-    row->last_seen = now;
+    count_packet(&row->counted, upper.ip_bytes, now);
     address(context, &hop);
     return action;
 }

@@ -47,8 +47,8 @@ struct flow6 {
 
 // An entry: a key, what its packets leave with, on which terms it counts, and what has passed since
 // that was last taken. A processor that reads it while it is written sees another number before
-// than after.
-struct row4 {
+// than after. This is what rows of both versions begin with.
+struct row {
     // 0 while the rest is written, and while there is none.
     __u32 number;
     // How far from here, its home, an entry may lie.
@@ -59,44 +59,34 @@ struct row4 {
     __u32 generation;
     // Number of the next hop's row, of the same shard.
     __u32 next_hop;
-    __u32 network;
-    __be32 source;
-    __be32 destination;
-    __be32 ports;
-    __be32 new_ends[3];
-    // Silence after which it no longer counts.
-    __u16 idle_s;
-    __u8 flags;
-    __u8 dscp;
+    // The key without its protocol, the new ends, and the last of its terms: from the low bits on,
+    // seconds of silence after which it no longer counts (16), flags (8), DSCP (8).
+    __u32 body[];
+};
+
+// What an entry's packets have come to.
+struct counted {
     __u64 bytes;
     __u32 packets;
-    // When the last packet came, in stamps: the coarse monotonic clock in units of 2^20 ns.
+    // When the last one came, in stamps: the coarse monotonic clock in units of 2^20 ns.
     __u32 last_seen;
+};
+
+struct row4 {
+    __u32 head[4];
+    __u32 body[4 + 3 + 1];
+    struct counted counted;
 };
 
 struct row6 {
-    __u32 number;
-    __u8 reach;
-    __u8 protocol;
-    __u16 requirement;
-    __u32 generation;
-    __u32 next_hop;
-    __u32 network;
-    __be32 source[4];
-    __be32 destination[4];
-    __be32 ports;
-    __be32 new_ends[9];
-    __u16 idle_s;
-    __u8 flags;
-    __u8 dscp;
-    __u64 bytes;
-    __u32 packets;
-    __u32 last_seen;
+    __u32 head[4];
+    __u32 body[10 + 9 + 1];
+    struct counted counted;
     __u64 zeros[2];
 };
 
-_Static_assert(sizeof(struct row4) == 64 && offsetof(struct row4, bytes) == 48, "as in memory.rs");
-_Static_assert(sizeof(struct row6) == 128 && offsetof(struct row6, bytes) == 96, "as in memory.rs");
+_Static_assert(sizeof(struct row4) == 64 && offsetof(struct row4, counted) == 48, "as in memory.rs");
+_Static_assert(sizeof(struct row6) == 128 && offsetof(struct row6, counted) == 96, "as in memory.rs");
 
 // What is read of a row before it is believed.
 struct terms {

@@ -1,7 +1,10 @@
 //! What an earlier process left in the driver: each flow is asked for as a packet's would be, and
 //! stays if the answer is what the driver does already. Meanwhile it goes on.
 
-use super::{Counted, Entry, Held, Leftovers, NOT_PROMOTED, Order, READ_MS, READS, Rewrite, code};
+use super::{
+    Counted, Entry, Held, Leftovers, NOT_PROMOTED, Order, READ_MS, READS, Rewrite, code,
+    silent_reads_max,
+};
 use crate::cache::Form;
 use crate::shard::{Shard, stamp};
 use penstock_event_schema::directive::{FastForm4, FastForm6};
@@ -39,6 +42,8 @@ pub(super) struct Adoption {
     left: BTreeMap<FlowKey, Left>,
     /// Whose slots they are.
     slots: BTreeMap<u32, FlowKey>,
+    /// Which are of a requirement, also such as have left.
+    of_requirement: BTreeMap<u16, Vec<FlowKey>>,
     /// To be asked for, at a time; those that have left meanwhile are passed over.
     queue: VecDeque<(Time, FlowKey)>,
     asked: BTreeSet<FlowKey>,
@@ -72,6 +77,9 @@ impl Adoption {
         let left = self.left.remove(key)?;
         self.slots.remove(&left.0);
         self.asked.remove(key);
+        if self.left.is_empty() {
+            self.of_requirement.clear();
+        }
         Some(left)
     }
 }
@@ -91,10 +99,7 @@ impl Shard {
         for &(slot, _) in &leftovers.entries {
             self.driver.set_used(slot, true);
         }
-        let mut entries = leftovers.entries;
-        // Those that may be silent for the shortest time are asked for first.
-        entries.sort_by_key(|(_, entry)| entry.terms.idle_ms);
-        for left in entries {
+        for left in leftovers.entries {
             let (slot, entry) = left;
             let word = self.words.word(entry.terms.word as u16);
             // It was invalidated, and packets do not find it any more.
@@ -107,6 +112,8 @@ impl Shard {
             let key = entry.flow().key();
             adoption.queue.push_back((Time(0), key));
             adoption.slots.insert(left.0, key);
+            let requirement = entry.terms.word as u16;
+            adoption.of_requirement.entry(requirement).or_default().push(key);
             adoption.left.insert(key, left);
         }
     }
@@ -188,6 +195,7 @@ impl Shard {
             // Its rate is not known: until it is, it gives way to none.
             per_second: u32::MAX,
             since: stamp(now),
+            silent_max: silent_reads_max(idle_ms),
             ..super::EMPTY
         };
         self.driver.place(F::slot(slot)).passed = true;
@@ -221,10 +229,8 @@ impl Shard {
 
     /// A requirement was invalidated: what is left of its flows goes.
     pub(crate) fn disown_requirement(&mut self, requirement: RequirementId, now: Time) {
-        let left = self.driver.adoption.left.iter();
-        let its = left.filter(|(_, (_, entry))| entry.terms.word as u16 == requirement.0);
-        let keys: Vec<FlowKey> = its.map(|(key, _)| *key).collect();
-        for key in &keys {
+        let keys = self.driver.adoption.of_requirement.remove(&requirement.0);
+        for key in &keys.unwrap_or_default() {
             self.disown_key(key, now);
         }
     }

@@ -1,6 +1,6 @@
 //! Who may be in the driver, and why a direction is not.
 
-use super::{Drives, Flow, IDLE_MS_MIN};
+use super::{Drives, Flow, Held, IDLE_MS_MIN};
 use crate::cache::Form;
 use crate::packet::tcp;
 use crate::route::Hop;
@@ -25,7 +25,7 @@ pub enum NotDriven {
     Draining,
     /// Neither TCP nor UDP.
     Protocol,
-    /// Its packets are refused, or copied.
+    /// What is done with its packets is more than the driver can do.
     Operations,
     /// Its entry counts no more.
     Outdated,
@@ -35,6 +35,8 @@ pub enum NotDriven {
     Watched,
     /// Its idle limit would pass between two readings.
     ShortIdle,
+    /// Its next hop is looked up with the next packet.
+    NoWay,
     /// The hardware address of its next hop is not known.
     NextHop,
     /// The driver cannot send by the port that it leaves by.
@@ -45,8 +47,10 @@ pub enum NotDriven {
     Ending,
     /// It was in the driver, and its packets came to the shard nevertheless.
     InVain,
-    /// The driver had no room, or not the other direction.
+    /// The other direction was not in the driver.
     Refused,
+    /// No packet of it has passed.
+    Unused,
     /// No packet of the other direction has passed.
     Unanswered,
     /// There is no room, and who is in it is busier.
@@ -62,19 +66,21 @@ impl NotDriven {
             NotDriven::Off => "its cache is off",
             NotDriven::Draining => "all flows are leaving it",
             NotDriven::Protocol => "neither TCP nor UDP",
-            NotDriven::Operations => "its packets are refused or copied",
+            NotDriven::Operations => "its packets are copied, which it cannot do",
             NotDriven::Outdated => "its directive counts no more",
             NotDriven::Metered => "its requirement has a limit on packets a second",
             NotDriven::Watched => {
                 "its requirement intervenes on packets a second, or was changed just now"
             }
             NotDriven::ShortIdle => "its idle limit is under ten seconds",
+            NotDriven::NoWay => "its next hop is looked up with the next packet",
             NotDriven::NextHop => "the hardware address of its next hop is not known",
             NotDriven::Egress => "it cannot send by the port that packets leave by",
             NotDriven::Ingress => "it cannot take packets from the port that they come in at",
             NotDriven::Ending => "a FIN or RST was seen",
             NotDriven::InVain => "it left the flow's packets alone; `penstock top` counts why",
-            NotDriven::Refused => "it had no room, or not the other direction, just now",
+            NotDriven::Refused => "the other direction was not in it",
+            NotDriven::Unused => "no packet of it has passed yet",
             NotDriven::Unanswered => "no packet of the other direction has passed",
             NotDriven::Full => "it is full of busier flows",
             NotDriven::Due => "waits for its next report of activity",
@@ -124,7 +130,8 @@ impl Shard {
             (standing == Standing::Outdated, NotDriven::Outdated),
             (standing == Standing::Metered, NotDriven::Metered),
             (driver.kept.contains(&state.requirement), NotDriven::Watched),
-            (hop.is_none_or(|hop| !hop.resolved), NotDriven::NextHop),
+            (hop.is_none(), NotDriven::NoWay),
+            (hop.is_some_and(|hop| !hop.resolved), NotDriven::NextHop),
             (hop.is_some_and(|hop| !is_way(hop, driver.drives)), NotDriven::Egress),
             (
                 ingress.is_none_or(|port| !Drives::has(driver.drives.ingress, port)),
@@ -150,28 +157,47 @@ impl Shard {
         }
     }
 
-    /// Since when the driver has carried an entry, or why it does not.
-    pub(crate) fn driven<F: Form>(&self, slot: u32, now: Time) -> Result<Time, NotDriven> {
+    /// Since when the driver has carried an entry, on terms that hold.
+    pub(crate) fn driven_since<F: Form>(&self, slot: u32, now: Time) -> Option<Time> {
         if !self.driver.is_on() {
-            return Err(NotDriven::Off);
+            return None;
+        }
+        let place = self.driver.place_of(F::slot(slot));
+        let held = self.driver.held.get(place.slot as usize)?;
+        let form = F::table(&self.tables).entry(slot);
+        self.held_in_vain(held, form).is_none().then(|| time_of(held.since, now))
+    }
+
+    /// Why the driver leaves packets alone of an entry that it has.
+    fn held_in_vain<F: Form>(&self, held: &Held, form: &F) -> Option<NotDriven> {
+        let state = form.state();
+        // What is to be said to the driver anew is said with the next report.
+        let holds = (held.generation, held.next_hop) == (state.generation, state.next_hop);
+        self.not_plain(form).or((!holds).then_some(NotDriven::Due))
+    }
+
+    /// Why the driver does not carry an entry. None when it does.
+    pub(crate) fn not_driven<F: Form>(&self, slot: u32) -> Option<NotDriven> {
+        if !self.driver.is_on() {
+            return Some(NotDriven::Off);
         }
         let place = self.driver.place_of(F::slot(slot));
         let form = F::table(&self.tables).entry(slot);
-        let state = form.state();
         if let Some(held) = self.driver.held.get(place.slot as usize) {
-            // What is to be said to the driver anew is said with the next report.
-            let holds = (held.generation, held.next_hop) == (state.generation, state.next_hop);
-            return if holds { Ok(time_of(held.since, now)) } else { Err(NotDriven::Due) };
+            return self.held_in_vain(held, form);
+        }
+        if !place.passed {
+            return Some(NotDriven::Unused);
         }
         let shunned = (place.shunned > 0).then_some(place.why);
         let unanswered = || self.answered_by(form).is_none().then_some(NotDriven::Unanswered);
         let full = || {
             let room = self.driver.room_for(&form.driver_rewrite().flow());
-            room.is_none().then_some(NotDriven::Full)
+            let is_full = room.is_none() || self.driver.bars.iter().any(|&bar| bar > 0);
+            is_full.then_some(NotDriven::Full)
         };
-        let why =
-            self.kept_out(form, place.idle_ms, 0).or(shunned).or_else(unanswered).or_else(full);
-        Err(why.unwrap_or(NotDriven::Due))
+        let kept = self.kept_out(form, place.idle_ms, 0);
+        kept.or(shunned).or_else(unanswered).or_else(full).or(Some(NotDriven::Due))
     }
 
     /// Whether packets of the other direction have passed. None when they have not.

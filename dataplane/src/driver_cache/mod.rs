@@ -10,7 +10,8 @@
 //! directions, plain, not metered, and both of its ports can; when the driver's cache is full, in
 //! the place of one with less than half of its packets. It comes back when the driver can do nothing
 //! with its packets, when its entry goes, for whatever reason, and when it is silent while more than
-//! half of the room is taken: as long as there is room, who is silent outlives the process too.
+//! half of the room is taken, or for nearly its idle limit: there it is for the shard, which says more
+//! exactly when a packet came. As long as there is room, silent flows too go on when the process dies.
 //!
 //! This is a pure part of the shard: it says [`Order`]s and hears [`Said`]. Its caller carries out
 //! the orders before frames leave and before anybody hears that an input was handled, so an
@@ -53,7 +54,7 @@ const READS: u64 = 16;
 /// readings and the reports that follow them.
 pub const IDLE_MS_MIN: u32 = 10_000;
 /// Readings without a packet after which a flow makes room for others.
-const SILENT_READS: u8 = 5;
+const SILENT_READS: u16 = 5;
 /// Readings without a packet, though the shard had some, after which a flow comes back.
 const BARREN_READS: u8 = 2;
 /// How long a slot rests when its flow has left: what the program began before is over by then.
@@ -127,7 +128,9 @@ struct Held {
     added: u32,
     /// Packets that the shard itself has seen since the last reading.
     seen: u32,
-    silent: u8,
+    /// Readings without a packet, and how many of them there may be.
+    silent: u16,
+    silent_max: u16,
     barren: u8,
     /// Whether it has been there for a whole reading: until then its rate is the one that it was
     /// promoted for.
@@ -143,6 +146,7 @@ const EMPTY: Held = Held {
     added: 0,
     seen: 0,
     silent: 0,
+    silent_max: 0,
     barren: 0,
     settled: false,
 };
@@ -356,6 +360,12 @@ impl DriverCache {
     }
 }
 
+/// Readings without a packet until a flow with such an idle limit leaves: while a packet that comes
+/// between two readings is still told of before the limit has passed.
+fn silent_reads_max(idle_ms: u32) -> u16 {
+    u16::try_from((u64::from(idle_ms) / READ_MS).saturating_sub(2)).unwrap_or(u16::MAX)
+}
+
 /// Packets a second, of so many since `before`.
 fn per_second(packets: u32, before: u32, now: u32) -> u32 {
     let elapsed = u64::from(now.wrapping_sub(before)).max(1);
@@ -477,6 +487,7 @@ impl Shard {
         }
         let held = &mut self.driver.held[number as usize];
         (held.next_hop, held.generation) = (state.next_hop, state.generation);
+        (held.silent, held.silent_max) = (0, silent_reads_max(idle_ms));
         let terms = self.driver.terms(form, idle_ms);
         self.driver.orders.push(Order::Change { terms, slot: number });
     }
@@ -504,6 +515,7 @@ impl Shard {
             generation: state.generation,
             per_second: busy,
             since: stamp(now),
+            silent_max: silent_reads_max(idle_ms),
             ..EMPTY
         };
         self.driver.hold(number, held, now);

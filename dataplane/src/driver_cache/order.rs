@@ -16,7 +16,7 @@ pub enum Order {
         only_with: Option<Flow>,
     },
     /// The same flow in the same slot, by another next hop, or of another generation. Its counters
-    /// go on.
+    /// go on, and its silence begins anew.
     Change {
         /// The terms from now on.
         terms: Terms,
@@ -104,7 +104,7 @@ pub enum Said {
 /// What an earlier process left in the driver for one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leftovers {
-    /// Its flows, with their slots.
+    /// Its flows, with their slots, those that were seen last first.
     pub entries: Vec<(u32, Entry)>,
     /// The generation word of each requirement, by number; empty stands for zeros.
     pub words: Vec<u32>,

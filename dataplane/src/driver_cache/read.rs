@@ -21,7 +21,10 @@ impl Shard {
         /// Entries ahead that memory is asked for.
         const AHEAD: usize = 8;
         let mut next = 0;
-        for &slot in slots {
+        for (at, &slot) in slots.iter().enumerate() {
+            if let Some(&ahead) = slots.get(at + 2 * AHEAD) {
+                prefetch(&self.driver.held[ahead as usize]);
+            }
             let found = counted.get(next).filter(|counted| counted.slot == slot).copied();
             if found.is_some() {
                 next += 1;
@@ -39,19 +42,24 @@ impl Shard {
                 held.per_second = u32::try_from(packets * 1_000 / READ_MS).unwrap_or(u32::MAX);
             }
             let seen = std::mem::take(&mut held.seen);
-            let again = |is_so, before: u8| if is_so { before.saturating_add(1) } else { 0 };
-            held.silent = again(packets == 0 && seen == 0, held.silent);
-            held.barren = again(packets == 0 && seen > 0, held.barren);
-            let (silent, barren) = (held.silent, held.barren);
+            held.silent = if packets == 0 { held.silent.saturating_add(1) } else { 0 };
+            held.barren = if packets == 0 && seen > 0 { held.barren.saturating_add(1) } else { 0 };
+            let barren = held.barren;
             match found {
                 Some(counted) => self.add_counted(slot, &counted, now),
                 None if barren >= BARREN_READS => self.demote_slot(slot, IN_VAIN, now),
-                None if silent >= SILENT_READS && self.driver.is_crowded(slot) => {
-                    self.demote_slot(slot, NOT_SHUNNED, now)
-                }
+                None if self.makes_room(slot) => self.demote_slot(slot, NOT_SHUNNED, now),
                 None => {}
             }
         }
+    }
+
+    /// Whether who holds a slot has been silent for so long that it leaves: others may want
+    /// the room, or its idle limit is so near that a packet has to be told of at once.
+    fn makes_room(&self, slot: u32) -> bool {
+        let held = &self.driver.held[slot as usize];
+        let crowded = held.silent >= SILENT_READS && self.driver.is_crowded(slot);
+        crowded || held.silent >= held.silent_max
     }
 
     fn ask_for(&self, counted: Option<&Counted>) {

@@ -95,8 +95,8 @@ impl Shard {
             }
             Wanted::Keys(keys) => {
                 let found = keys.iter().filter_map(|key| match key.source.is_ipv4() {
-                    true => self.cached::<FastForm4>(self.find::<FastForm4>(key)?, now),
-                    false => self.cached::<FastForm6>(self.find::<FastForm6>(key)?, now),
+                    true => self.found::<FastForm4>(key, now),
+                    false => self.found::<FastForm6>(key, now),
                 });
                 found.collect()
             }
@@ -109,6 +109,13 @@ impl Shard {
     fn all<F: Form>(&self, now: Time) -> impl Iterator<Item = CachedDirective> {
         let slots = F::table(&self.tables).iter().map(|(slot, _)| slot);
         slots.filter_map(move |slot| self.cached::<F>(slot, now))
+    }
+
+    /// The entry of a key, when it counts, and why the driver does not carry it.
+    fn found<F: Form>(&self, key: &FlowKey, now: Time) -> Option<CachedDirective> {
+        let slot = self.find::<F>(key)?;
+        let not_driven = self.not_driven::<F>(slot);
+        Some(CachedDirective { not_driven, ..self.cached::<F>(slot, now)? })
     }
 
     /// The entry in `slot`, when it counts.
@@ -137,7 +144,8 @@ impl Shard {
             ops: ops(state.flags),
             packets: state.packets,
             last_seen: time_of(state.last_seen, now),
-            driven: self.driven::<F>(slot, now),
+            driven_since: self.driven_since::<F>(slot, now),
+            not_driven: None,
         })
     }
 }

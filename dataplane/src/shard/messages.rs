@@ -130,6 +130,8 @@ pub struct CachedDirective {
     pub packets: u32,
     /// When the last one passed.
     pub last_seen: Time,
-    /// Since when the driver carries them, or why this shard does.
-    pub driven: Result<Time, NotDriven>,
+    /// Since when the driver carries them; none when this shard does.
+    pub driven_since: Option<Time>,
+    /// Why the driver does not, when it was asked for by its key.
+    pub not_driven: Option<NotDriven>,
 }

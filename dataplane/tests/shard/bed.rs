@@ -211,12 +211,12 @@ impl Bed {
                 }
                 ShardOutput::Listed(listed) => {
                     let shown = listed.iter().map(|c| {
-                        let driven = match c.driven {
-                            Ok(since) => {
+                        let driven = match (c.driven_since, c.not_driven) {
+                            (Some(since), _) => {
                                 format!(", driven for {} s", self.now.ms_since(since) / 1_000)
                             }
-                            Err(NotDriven::Off) => String::new(),
-                            Err(why) => format!(", not driven: {why:?}"),
+                            (None, None | Some(NotDriven::Off)) => String::new(),
+                            (None, Some(why)) => format!(", not driven: {why:?}"),
                         };
                         format!("{} {:?} {}>{:?}", c.key, c.direction, c.source, c.destinations)
                             + &driven

@@ -288,6 +288,7 @@ fn a_flow_is_promoted_when_it_is_answered() {
         }
         assert_eq!(pair.entries(), 0, "{} is not answered", plan.forward);
         assert_eq!(pair.why_not(plan.forward).as_deref(), Some("Unanswered"));
+        assert_eq!(pair.why_not(plan.reverse).as_deref(), Some("Unused"));
         let (back_port, back) = plan.packet(true);
         pair.step(one(back_port, back.frame()));
         pair.step(Pass(250));
@@ -370,6 +371,10 @@ fn a_listing_says_for_how_long_the_driver_has_a_direction_or_why_it_does_not() {
     let (port, packet) = TCP4.packet(false);
     pair.step(one(port, with_flags(packet, FIN | ACK).frame()));
     assert_eq!(pair.why_not(TCP4.forward).as_deref(), Some("Ending"));
+    // It is still there, and its packets come to the shard.
+    pair.establish(&UDP4);
+    pair.step(Tell(ShardInput::Share(RequirementId(7), Some(Share::of(1_000)))));
+    assert_eq!(pair.why_not(UDP4.forward).as_deref(), Some("Metered"));
 }
 
 #[test]
@@ -387,14 +392,15 @@ fn what_the_driver_counts_is_reported() {
     assert_eq!(pair.entries(), 2);
 }
 
-/// How many directions of a silent flow stay in a driver with room for so many.
-fn check_silent(entries_max: usize, stay: usize) {
+/// How many directions of a flow stay in a driver with room for so many, after a silence of so many
+/// readings.
+fn check_silent(plan: &Plan, entries_max: usize, reads: u64, stay: usize) {
     let mut pair = Pair::new(ShardConfig { driver_entries_max: entries_max, ..with_driver() });
-    pair.establish(&UDP4);
+    pair.establish(plan);
     assert_eq!(pair.entries(), 2, "of {entries_max}");
-    pair.step(Pass(READ_MS * 8));
+    pair.step(Pass(READ_MS * reads));
     let driven = [false, true].into_iter().filter(|back| {
-        let (port, packet) = UDP4.packet(*back);
+        let (port, packet) = plan.packet(*back);
         pair.in_driver(port, &packet.frame()) != Driven::Left
     });
     assert_eq!(driven.count(), stay, "of {entries_max}");
@@ -404,9 +410,37 @@ fn check_silent(entries_max: usize, stay: usize) {
 
 #[test]
 fn silent_flows_leave_until_half_of_the_room_is_free() {
-    check_silent(3, 1);
-    check_silent(4, 2);
-    check_silent(64, 2);
+    check_silent(&UDP4, 3, 8, 1);
+    check_silent(&UDP4, 4, 8, 2);
+    check_silent(&UDP4, 64, 8, 2);
+    // A quarter of the room is for IPv6.
+    check_silent(&UDP6, 12, 8, 1);
+    check_silent(&UDP6, 16, 8, 2);
+}
+
+#[test]
+fn silent_flows_leave_before_their_idle_limit() {
+    let idle_reads = u64::from(UDP4.directive().idle_ms) / READ_MS;
+    check_silent(&UDP4, 64, idle_reads - 5, 2);
+    check_silent(&UDP4, 64, idle_reads, 0);
+}
+
+/// One direction is silent for longer than the idle limit, the other keeps the flow.
+#[test]
+fn a_direction_that_was_silent_for_long_returns_with_its_packets() {
+    let mut pair = Pair::new(with_driver());
+    pair.establish(&UDP4);
+    let ((port, packet), (back_port, back)) = (UDP4.packet(false), UDP4.packet(true));
+    for _ in 0..u64::from(UDP4.directive().idle_ms) / 1_000 {
+        pair.arrive(port, packet.frame());
+        pair.step(Pass(1_000));
+    }
+    assert_eq!(pair.entries(), 1);
+    for _ in 0..4 {
+        pair.arrive(back_port, back.frame());
+        pair.step(Pass(250));
+    }
+    assert_ne!(pair.in_driver(back_port, &back.frame()), Driven::Left);
 }
 
 #[test]
@@ -420,6 +454,7 @@ fn packets_that_the_driver_always_leaves_alone_bring_their_flow_back() {
         pair.step(Pass(250));
     }
     assert_eq!(pair.bed.counter("driver_demoted"), 1, "this direction, once");
+    assert_eq!(pair.why_not(UDP4.forward).as_deref(), Some("InVain"));
 }
 
 #[test]
@@ -697,4 +732,22 @@ fn what_a_dead_process_left_is_taken_over() {
     // Three packets of `establish` may have been counted by the driver before the shard died.
     let report = pair.bed.seen.iter().find(|line| line.contains(UDP4.forward)).expect("a report");
     assert!(report.starts_with(&format!("report {} 9 ", UDP4.forward)), "{report}");
+}
+
+/// While an earlier process's flows are being asked for, a change takes away those that it is about.
+#[test]
+fn what_is_left_of_a_requirement_leaves_with_its_invalidation() {
+    let mut pair = Pair::new(with_driver());
+    pair.establish(&UDP4);
+    let mut bed = Bed::new(with_driver());
+    bed.shard.take_over(pair.driver.leftovers());
+    let mut pair = Pair { bed, driver: pair.driver };
+    pair.step(Tell(ShardInput::Drives(Drives { ingress: 3, egress: 3 })));
+    let (port, packet) = UDP4.packet(false);
+    for (requirement, leave) in [(8, 0), (7, 2)] {
+        pair.step(invalidate(Invalidation::Requirement(RequirementId(requirement))));
+        assert_eq!(pair.bed.counter("driver_disowned"), leave, "requirement {requirement}");
+        let left = pair.in_driver(port, &packet.frame()) == Driven::Left;
+        assert_eq!(left, leave > 0, "requirement {requirement}");
+    }
 }

@@ -51,18 +51,19 @@ pub fn served(
         // Its packets may have come to another shard before: the last one has it.
         let found = all
             .filter(|(_, cached)| cached.key == key)
-            .max_by_key(|(_, cached)| (cached.driven.ok(), cached.last_seen));
-        let driven = found.map(|(_, cached)| cached.driven);
+            .max_by_key(|(_, cached)| (cached.driven_since, cached.last_seen));
+        let driven_since = found.and_then(|(_, cached)| cached.driven_since);
+        let not_driven = found.and_then(|(_, cached)| cached.not_driven);
         Served {
             direction,
-            place: match driven {
-                None => Place::None,
-                Some(Err(_)) => Place::Shard,
-                Some(Ok(_)) => Place::Driver,
+            place: match (found, driven_since) {
+                (None, _) => Place::None,
+                (Some(_), None) => Place::Shard,
+                (Some(_), Some(_)) => Place::Driver,
             },
             shard: found.map(|(shard, _)| shard.0),
-            since_ms: driven.and_then(Result::ok).map(|since| now.ms_since(since)),
-            not_driven: driven.and_then(Result::err).map(|why| why.text().to_owned()),
+            since_ms: driven_since.map(|since| now.ms_since(since)),
+            not_driven: not_driven.map(|why| why.text().to_owned()),
         }
     });
     rows.collect()
@@ -95,7 +96,8 @@ mod tests {
             ops: Vec::new(),
             packets: 0,
             last_seen: at(last_seen),
-            driven: driven_since.map(at).ok_or(NotDriven::Unanswered),
+            driven_since: driven_since.map(at),
+            not_driven: driven_since.is_none().then_some(NotDriven::Unanswered),
         }
     }
 

@@ -100,7 +100,7 @@ pub fn directive_row(
         requirement: Names { catalog }.requirement(cached.requirement),
         packets: u64::from(cached.packets),
         idle_ms: now.ms_since(cached.last_seen),
-        driven_ms: cached.driven.ok().map(|since| now.ms_since(since)),
+        driven_ms: cached.driven_since.map(|since| now.ms_since(since)),
     }
 }
 

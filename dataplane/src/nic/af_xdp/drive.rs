@@ -142,6 +142,8 @@ impl DriveSize {
 pub(super) struct Drive {
     object: Ebpf,
     size: DriveSize,
+    /// Of the ports, in order.
+    names: Vec<String>,
     shared: Arc<Shared>,
     hash_seed: u64,
     /// What is in the map `ports`.
@@ -186,7 +188,8 @@ impl Drive {
         let mut object = load_object(kept.as_deref(), size, hash_seed, ports)?;
         program(&mut object, NAME)?.load().bpf(|| "load the program of the ports".to_owned())?;
         let shared = Arc::new(Shared::of(&object, size)?);
-        let mut drive = Drive { object, size, shared, hash_seed, ports: [None; PORTS_MAX] };
+        let names = ports.iter().map(|(name, _)| name.clone()).collect();
+        let mut drive = Drive { object, size, names, shared, hash_seed, ports: [None; PORTS_MAX] };
         if found.is_some() {
             info!("the driver carries flows of an earlier process");
         } else {
@@ -202,6 +205,11 @@ impl Drive {
         self.size.entries_max
     }
 
+    /// A port's name, for errors.
+    fn name(&self, index: u8) -> String {
+        self.names.get(usize::from(index)).cloned().unwrap_or_else(|| format!("number {index}"))
+    }
+
     /// The program, to be attached.
     pub(super) fn program(&mut self) -> Result<&mut Xdp, AfXdpError> {
         program(&mut self.object, NAME)
@@ -209,7 +217,8 @@ impl Drive {
 
     /// What a port's frames go through that are left alone.
     pub(super) fn set_steer(&mut self, index: u8, steer: &Xdp) -> Result<(), AfXdpError> {
-        let what = || format!("enter the steering program of port number {index}");
+        let name = self.name(index);
+        let what = || format!("enter the steering program of port {name}");
         let program = steer.fd().bpf(what)?;
         let mut map: ProgramArray<_> = self.table("steer")?;
         map.set(u32::from(index), program, 0).bpf(what)
@@ -217,7 +226,8 @@ impl Drive {
 
     /// Where frames of a port leave. The kernel takes out a device that goes.
     pub(super) fn set_egress(&mut self, index: u8, interface: u32) -> Result<(), AfXdpError> {
-        let what = || format!("enter the device of port number {index}");
+        let name = self.name(index);
+        let what = || format!("enter the device of port {name}");
         let mut map: DevMap<_> = self.table("egress")?;
         map.set(u32::from(index), interface, None, 0).bpf(what)
     }
@@ -237,8 +247,9 @@ impl Drive {
             return Ok(());
         }
         let bytes: [u8; size_of::<PortRow>()] = bytemuck::cast(row);
+        let name = self.name(index);
         let mut map: Array<_, [u8; size_of::<PortRow>()]> = self.table("ports")?;
-        map.set(u32::from(index), bytes, 0).bpf(|| format!("enter port number {index}"))?;
+        map.set(u32::from(index), bytes, 0).bpf(|| format!("enter port {name}"))?;
         self.ports[usize::from(index)] = Some(row);
         Ok(())
     }

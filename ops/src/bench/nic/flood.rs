@@ -77,14 +77,17 @@ const GENERATOR_MARGIN: f64 = 1.2;
 /// What one subject came to over all rounds.
 #[derive(Default)]
 struct Rounds {
+    /// Packets sent through it, trials among them: what is new to the kernel's table of connections,
+    /// which outlives a round, comes after these.
+    sent: u64,
     packets: Vec<f64>,
     cpu_ns: Vec<f64>,
     cores: Vec<f64>,
     damaged: u64,
 }
 
-/// Where NAPI does best for a subject.
-type Places = Vec<(Kind, Napi)>;
+/// Where NAPI does best for a subject, and how many packets were sent through it to find out.
+type Places = Vec<(Kind, Napi, u64)>;
 
 /// Tries all places with the subjects of a case.
 ///
@@ -93,9 +96,14 @@ type Places = Vec<(Kind, Napi)>;
 fn places_of(site: &Site, case: &Case) -> Result<Places, Error> {
     let mut best_places = Vec::new();
     for &kind in case.kinds {
-        let running = start(site, case, kind)?;
+        let mut running = start(site, case, kind)?;
         let (mut best, mut sent) = ((Napi::Sender, 0.0), 0);
-        for place in places() {
+        for (index, place) in places().into_iter().enumerate() {
+            // Establishing many flows takes minutes; of fewer each trial begins anew.
+            if index > 0 && !case.is_many() {
+                running.stop(site)?;
+                running = start(site, case, kind)?;
+            }
             let (got, more) = flood(site, case, &running, (place, TRIAL), sent)?;
             sent += more;
             let rate = got.packets_per_second;
@@ -106,7 +114,7 @@ fn places_of(site: &Site, case: &Case) -> Result<Places, Error> {
         }
         running.stop(site)?;
         eprintln!("{}: NAPI does best at {}", kind.name(), best.0.name());
-        best_places.push((kind, best.0));
+        best_places.push((kind, best.0, sent));
     }
     Ok(best_places)
 }
@@ -118,15 +126,20 @@ fn places_of(site: &Site, case: &Case) -> Result<Places, Error> {
 pub(super) fn measure(site: &Site, rounds: u32, case: &Case) -> Result<Outcome, Error> {
     let places = places_of(site, case)?;
     let place = |kind: Kind| {
-        places.iter().find(|(placed, _)| *placed == kind).map_or(Napi::Sender, |(_, napi)| *napi)
+        places
+            .iter()
+            .find(|(placed, ..)| *placed == kind)
+            .map_or(Napi::Sender, |(_, napi, _)| *napi)
     };
-    let mut results: Vec<Rounds> = case.kinds.iter().map(|_| Rounds::default()).collect();
+    let mut results: Vec<Rounds> =
+        places.iter().map(|(.., sent)| Rounds { sent: *sent, ..Rounds::default() }).collect();
     let mut generator = Vec::new();
     for round in 1..=rounds {
         generator.push(alone(site)?);
         for (&kind, result) in case.kinds.iter().zip(&mut results) {
             let running = start(site, case, kind)?;
-            let (got, _) = flood(site, case, &running, (place(kind), MEASURE), 0)?;
+            let (got, sent) = flood(site, case, &running, (place(kind), MEASURE), result.sent)?;
+            result.sent += sent;
             running.stop(site)?;
             eprintln!(
                 "{}, round {round}: {}: {:.0} packets/s, {:.2} cores",
@@ -163,7 +176,7 @@ fn start(site: &Site, case: &Case, kind: Kind) -> Result<Running, Error> {
     if let (true, Running::Penstock(node)) = (many, &running) {
         node.put(&long_idle())?;
     }
-    // As answers come, whoever is measured.
+    // Flows are established with NAPI at the same place for every subject.
     ground::place(&site.namespace("node"), Napi::Sender)?;
     establish(site, case, &running)?;
     Ok(running)

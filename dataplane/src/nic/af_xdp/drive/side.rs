@@ -6,6 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use super::memory::{HopRow, RowView, Shared};
 use super::{DriveSize, HOPS_MAX, WORDS};
 use crate::driver_cache::{Counted, Entry, Flow, Geometry, Order, Said};
+use crate::prefetch::prefetch;
 use crate::route::Hop;
 
 /// One shard's part of the driver's cache.
@@ -48,9 +49,10 @@ impl DriverSide {
         row.six.store(self.geometry.homes6, Ordering::SeqCst);
     }
 
-    /// All entries, with their slots. What does not lie where the program would find it goes.
+    /// All entries, with their slots, those that were seen last first. What does not lie where the
+    /// program would find it goes.
     pub(super) fn entries(&self) -> Vec<(u32, Entry)> {
-        let mut entries = Vec::new();
+        let (mut entries, now) = (Vec::new(), coarse_now());
         for slot in 0..self.geometry.slots() {
             let Some(entry) = self.row(slot).read(self.shard) else { continue };
             let places = self.geometry.places(&entry.flow(), self.hash_seed);
@@ -61,6 +63,9 @@ impl DriverSide {
                 self.row(slot).number.store(0, Ordering::SeqCst);
             }
         }
+        entries.sort_by_cached_key(|(slot, _)| {
+            now.wrapping_sub(self.row(*slot).last_seen.load(Ordering::Relaxed))
+        });
         entries
     }
 
@@ -78,7 +83,10 @@ impl DriverSide {
                         said.push(Said::Refused { slot });
                     }
                 }
-                Order::Change { terms, slot } => self.row(slot).change(&terms),
+                Order::Change { terms, slot } => {
+                    self.row(slot).change(&terms);
+                    self.row(slot).last_seen.store(coarse_now(), Ordering::Relaxed);
+                }
                 Order::Remove { flow, slot } => {
                     self.remove(&flow, slot);
                     let counted = self.take(slot, coarse_now()).unwrap_or_default();
@@ -86,7 +94,13 @@ impl DriverSide {
                 }
                 Order::Read { slots } => {
                     let now = coarse_now();
-                    let counted = slots.iter().filter_map(|slot| self.take(*slot, now)).collect();
+                    let counted = slots.iter().enumerate().filter_map(|(at, &slot)| {
+                        if let Some(&next) = slots.get(at + AHEAD) {
+                            prefetch(self.row(next).bytes);
+                        }
+                        self.take(slot, now)
+                    });
+                    let counted = counted.collect();
                     said.push(Said::Read { slots, counted });
                 }
                 Order::Homes { homes } => {
@@ -225,6 +239,9 @@ impl DriverSide {
         &self.hops()[(number % HOPS_MAX) as usize]
     }
 }
+
+/// Rows ahead that memory is asked for while counters are taken.
+const AHEAD: usize = 16;
 
 /// Above this, what is said to be an age is the clock's step back.
 const AGES_MAX: u32 = u32::MAX - 256;
