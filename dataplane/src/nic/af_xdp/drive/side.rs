@@ -171,6 +171,7 @@ impl DriverSide {
     }
 
     /// Takes what a slot has counted. None when there is nothing.
+    #[inline]
     fn take(&self, slot: u32, now: u32) -> Option<Counted> {
         let row = self.row(slot);
         // While no process was there packets may have come round to 0.
@@ -215,10 +216,12 @@ impl DriverSide {
         row.number.store(number, Ordering::SeqCst);
     }
 
+    #[inline]
     fn row(&self, slot: u32) -> RowView<'_> {
         self.row_of(self.shard, slot)
     }
 
+    #[inline]
     fn row_of(&self, shard: u16, slot: u32) -> RowView<'_> {
         let (rows4, rows6) = (self.geometry.rows4(), self.geometry.rows6());
         let shard = shard as usize;
