@@ -55,9 +55,7 @@ pub(super) const MANY: Case = Case {
 
 /// The first is what the others are held against.
 const KINDS: [Kind; 5] = [Kind::Driver, Kind::Redirect, Kind::Penstock, Kind::Bare, Kind::Nftables];
-/// How long a place for NAPI is tried.
-const TRIAL: Duration = Duration::from_millis(700);
-/// How long a round measures.
+/// How long a round measures, and the trial of a place for NAPI.
 const MEASURE: Duration = Duration::from_secs(2);
 /// How long a load runs before it is measured.
 const SETTLE: Duration = Duration::from_millis(400);
@@ -104,7 +102,7 @@ fn places_of(site: &Site, case: &Case) -> Result<Places, Error> {
                 running.stop(site)?;
                 running = start(site, case, kind)?;
             }
-            let (got, more) = flood(site, case, &running, (place, TRIAL), sent)?;
+            let (got, more) = flood(site, case, &running, (place, MEASURE), sent)?;
             sent += more;
             let rate = got.packets_per_second;
             eprintln!("{}: NAPI at {}: {rate:.0} packets/s", kind.name(), place.name());
