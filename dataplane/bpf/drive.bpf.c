@@ -243,9 +243,9 @@ static __always_inline bool differ(const volatile __u32 *one, const __u32 *other
     return difference;
 }
 
-// The row of a flow, from its home on, with its terms and new ends. None when there is none, or when
-// it is being written. What is in a row's body depends on its version: so many words of a key, and so
-// many of new ends.
+// The row of a flow, from its home on, with its terms and new ends. NULL when there is none, or when
+// it is being written. A row's body is `key_words` words of the key, then `end_words` of the new
+// ends, then one of terms.
 static __always_inline void *find(void *rows, __u32 home, const __u32 *key, int key_words,
                                   __u32 protocol, int end_words, struct terms *terms,
                                   __be32 *new_ends)

@@ -46,8 +46,8 @@ struct flow6 {
 };
 
 // An entry: a key, what its packets leave with, on which terms it counts, and what has passed since
-// that was last taken. A processor that reads it while it is written sees another number before
-// than after. This is what rows of both versions begin with.
+// that was last taken. Its number is 0 while it is written: who reads it meanwhile finds 0, or
+// another number at the end than at the beginning, and does not believe it. This is what rows of both versions begin with.
 struct row {
     // 0 while the rest is written, and while there is none.
     __u32 number;

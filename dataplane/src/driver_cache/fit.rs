@@ -10,7 +10,7 @@ use penstock_event_schema::directive::flag;
 use penstock_event_schema::flow::{FlowKey, Protocol};
 use penstock_event_schema::id::{NetworkId, Time};
 
-/// What is done from the driver's maps alone.
+/// Flags of an entry that the driver's program carries out.
 pub(super) const DRIVEN: u8 = flag::DECREMENT_TTL | flag::SET_DSCP;
 /// TCP flags of segments that are the shard's.
 const NOTABLE: u8 = tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST;
@@ -27,13 +27,13 @@ pub enum NotDriven {
     Protocol,
     /// What is done with its packets is more than the driver can do.
     Operations,
-    /// Its entry counts no more.
+    /// Its entry counts no more. Never shown: such an entry is not listed.
     Outdated,
     /// Each of its packets is metered.
     Metered,
     /// Its requirement is watched more closely than the driver's readings allow.
     Watched,
-    /// Its idle limit would pass between two readings.
+    /// Its idle limit is too short for readings, and the reports behind them, to keep up with.
     ShortIdle,
     /// Its next hop is looked up with the next packet.
     NoWay,
@@ -43,17 +43,18 @@ pub enum NotDriven {
     Egress,
     /// The driver cannot take the frames of the port that it comes in at.
     Ingress,
-    /// A FIN or RST was seen.
+    /// A FIN or RST was seen, or a SYN since the last report.
     Ending,
     /// It was in the driver, and its packets came to the shard nevertheless.
     InVain,
     /// The other direction was not in the driver.
     Refused,
-    /// No packet of it has passed.
+    /// No packet of it was reported since it was cached.
     Unused,
-    /// No packet of the other direction has passed.
+    /// The same of its other direction.
     Unanswered,
-    /// There is no room, and who is in it is busier.
+    /// There is no room for it near its home or at all, and who is there has more than half of its
+    /// packets.
     Full,
     /// Nothing speaks against it: it is taken with its next report.
     Due,
@@ -63,27 +64,44 @@ impl NotDriven {
     /// For people, as what follows "not in the driver: ".
     pub fn text(self) -> &'static str {
         match self {
-            NotDriven::Off => "its cache is off",
-            NotDriven::Draining => "all flows are leaving it",
+            NotDriven::Off => "its cache is off: see DRIVER in `penstock get node`",
+            NotDriven::Draining => "the node is stopping",
             NotDriven::Protocol => "neither TCP nor UDP",
-            NotDriven::Operations => "its packets are copied, which it cannot do",
+            NotDriven::Operations => "its packets are copied",
             NotDriven::Outdated => "its directive counts no more",
-            NotDriven::Metered => "its requirement has a limit on packets a second",
+            NotDriven::Metered => "its requirement has `limits.packetsPerSecond`",
             NotDriven::Watched => {
-                "its requirement intervenes on packets a second, or was changed just now"
+                "its requirement has or had an intervention on `packetsPerSecondOver`, or was \
+                 changed just now"
             }
-            NotDriven::ShortIdle => "its idle limit is under ten seconds",
-            NotDriven::NoWay => "its next hop is looked up with the next packet",
+            NotDriven::ShortIdle => "its idle limit (`idle` of its requirement) is under 10 s",
+            NotDriven::NoWay => "its next packet looks up its route anew",
             NotDriven::NextHop => "the hardware address of its next hop is not known",
-            NotDriven::Egress => "it cannot send by the port that packets leave by",
-            NotDriven::Ingress => "it cannot take packets from the port that they come in at",
+            NotDriven::Egress => {
+                "the driver cannot send by the port that it leaves by: see DRIVER in \
+                 `penstock get node`"
+            }
+            NotDriven::Ingress => {
+                "the driver cannot take packets from the port that it comes in at: see DRIVER in \
+                 `penstock get node`"
+            }
             NotDriven::Ending => "a FIN or RST was seen",
-            NotDriven::InVain => "it left the flow's packets alone; `penstock top` counts why",
-            NotDriven::Refused => "the other direction was not in it",
-            NotDriven::Unused => "no packet of it has passed yet",
-            NotDriven::Unanswered => "no packet of the other direction has passed",
-            NotDriven::Full => "it is full of busier flows",
-            NotDriven::Due => "waits for its next report of activity",
+            NotDriven::InVain => {
+                "the driver left all of its packets alone (`penstock top` counts why); it is tried \
+                 again later"
+            }
+            NotDriven::Refused => {
+                "its other direction is not in the driver: not answered yet, or see there"
+            }
+            NotDriven::Unused => "no packet of it was reported since the shard has it",
+            NotDriven::Unanswered => {
+                "no packet of its other direction was reported since the shard has it"
+            }
+            NotDriven::Full => {
+                "no room: it would need more than twice the packets of a flow that is there \
+                 (`dataplane.driverEntriesMax`)"
+            }
+            NotDriven::Due => "nothing is against it: its next packets bring it in",
         }
     }
 }
@@ -210,7 +228,7 @@ impl Shard {
         if let Some(slot) = self.find::<F>(&back) {
             return self.driver.place_of(F::slot(slot)).passed.then_some(Answered::Here);
         }
-        // It comes to another shard, which promotes it without asking.
+        // Its answers may come to another shard: the insert goes through only if they are in.
         let bare = F::bare(&back, 0).filter(|_| !self.config.both_directions)?;
         Some(Answered::Where(bare.driver_rewrite().flow()))
     }

@@ -3,15 +3,16 @@
 //! The XDP program (`bpf/drive.bpf.c`) rewrites packets of the flows that it finds in its maps, so
 //! that they reach no shard. A shard fills its part of these maps and empties it. It keeps its own
 //! entry of each flow that it has promoted: what the driver leaves alone is handled as ever, and
-//! what the driver has counted is added to that entry, so that reports, idle limits and
-//! interventions know no difference.
+//! what the driver has counted is added to that entry: reports, idle limits and interventions go by
+//! it, by as much later as a reading takes.
 //!
 //! A flow is looked at when it is reported. It is promoted when it is established in both
 //! directions, plain, not metered, and both of its ports can; when the driver's cache is full, in
 //! the place of one with less than half of its packets. It comes back when the driver can do nothing
-//! with its packets, when its entry goes, for whatever reason, and when it is silent while more than
-//! half of the room is taken, or for nearly its idle limit: there it is for the shard, which says more
-//! exactly when a packet came. As long as there is room, silent flows too go on when the process dies.
+//! with its packets, and when its entry goes, for whatever reason. A silent flow leaves after about
+//! ten seconds when more than half of the room is taken, and in any case some seconds before its
+//! idle limit, so that a packet that comes just in time is reported in time. Until then it stays, and
+//! goes on when the process dies.
 //!
 //! This is a pure part of the shard: it says [`Order`]s and hears [`Said`]. Its caller carries out
 //! the orders before frames leave and before anybody hears that an input was handled, so an
@@ -328,7 +329,7 @@ impl DriverCache {
         Some(entry)
     }
 
-    /// Nobody has seen what was to lie in this slot.
+    /// The insert was refused: the program never saw the row, so its slot need not rest.
     fn take_back(&mut self, slot: u32) {
         if let Some(entry) = self.let_go(slot) {
             self.place(entry).shun(REFUSED);
@@ -360,8 +361,8 @@ impl DriverCache {
     }
 }
 
-/// Readings without a packet until a flow with such an idle limit leaves: while a packet that comes
-/// between two readings is still told of before the limit has passed.
+/// How many readings without a packet a flow with such an idle limit may have before it leaves, so
+/// that a later packet is reported before the limit has passed.
 fn silent_reads_max(idle_ms: u32) -> u16 {
     u16::try_from((u64::from(idle_ms) / READ_MS).saturating_sub(2)).unwrap_or(u16::MAX)
 }
@@ -380,8 +381,8 @@ impl Shard {
         &mut self.driver.orders
     }
 
-    /// Brings what has changed of words and next hops into the orders. Behind removals and before
-    /// nothing: each order is right by itself.
+    /// Adds what has changed of words and next hops to the orders. Their place among these does not
+    /// matter: each order is right by itself.
     fn mirror(&mut self) {
         if !self.driver.is_on() {
             return;

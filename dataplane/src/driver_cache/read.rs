@@ -48,7 +48,7 @@ impl Shard {
             match found {
                 Some(counted) => self.add_counted(slot, &counted, now),
                 None if barren >= BARREN_READS => self.demote_slot(slot, IN_VAIN, now),
-                None if self.makes_room(slot) => self.demote_slot(slot, NOT_SHUNNED, now),
+                None if self.leaves_for_silence(slot) => self.demote_slot(slot, NOT_SHUNNED, now),
                 None => {}
             }
         }
@@ -56,7 +56,7 @@ impl Shard {
 
     /// Whether who holds a slot has been silent for so long that it leaves: others may want
     /// the room, or its idle limit is so near that a packet has to be told of at once.
-    fn makes_room(&self, slot: u32) -> bool {
+    fn leaves_for_silence(&self, slot: u32) -> bool {
         let held = &self.driver.held[slot as usize];
         let crowded = held.silent >= SILENT_READS && self.driver.is_crowded(slot);
         crowded || held.silent >= held.silent_max
@@ -156,7 +156,7 @@ impl Shard {
         driver.next_read = now.plus_ms(if drains { 1 } else { READ_MS / READS });
     }
 
-    /// What nobody holds, and of the rest as many as reports have room for.
+    /// Takes out what nobody holds, and of the rest as many as reports have room for.
     pub(super) fn drain_some(&mut self, now: Time) {
         self.disown_all(now);
         let slots = self.driver.used_in(0..self.driver.used.len());

@@ -12,4 +12,5 @@ mod meters;
 mod misses;
 mod random;
 mod reports;
+mod residents;
 mod ways;

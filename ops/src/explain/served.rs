@@ -16,7 +16,7 @@ pub struct Served {
     pub place: Place,
     /// The shard that has it cached, also while the driver carries it.
     pub shard: Option<u16>,
-    /// For how long the driver has carried it.
+    /// For how long the driver has carried it, since this process put it there or took it over.
     pub since_ms: Option<u64>,
     /// Why the driver does not carry it, while a shard has it.
     pub not_driven: Option<String>,
@@ -77,7 +77,7 @@ mod tests {
     use serde_json::json;
 
     const FLOW: &str = "1/tcp/10.0.0.5:40000>10.90.0.80:80";
-    const WHY: &str = ": no packet of the other direction has passed";
+    const WHY: &str = ": no packet of its other direction was reported since the shard has it";
     const REVERSE: &str = "2/tcp/10.2.0.11:80>10.0.0.5:40000";
 
     fn at(ms: u64) -> Time {

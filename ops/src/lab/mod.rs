@@ -166,9 +166,10 @@ fn play_rows(site: &Site, subject: Subject, rows: &[Row], drives: bool) -> Resul
     let mut scene = Scene::build(site, subject, drives)?;
     apply(&mut scene, subject)?;
     println!("3. traffic");
-    for row in rows {
+    for (index, row) in rows.iter().enumerate() {
         println!("{}: {}", row.name, row.about);
         scene.checks.begin(row.name);
+        set_client_ports(&scene, row, index)?;
         let begun = Instant::now();
         match (row.run)(&mut scene) {
             Ok(()) => {}
@@ -180,6 +181,19 @@ fn play_rows(site: &Site, subject: Subject, rows: &[Row], drives: bool) -> Resul
     // Without a node that answers there is nothing to show.
     drop(scene.remember());
     Ok(scene)
+}
+
+/// Gives the clients ports that no earlier row had. Servers see them, and a connection by the same
+/// port to the same server would wait until what is left of the earlier row's is over.
+fn set_client_ports(scene: &Scene, row: &Row, index: usize) -> Result<(), Error> {
+    const FIRST: usize = 20_000;
+    const EACH: usize = 1_500;
+    let first = FIRST + index * EACH;
+    // A long row needs as many as there are by default (ip_local_port_range in ip-sysctl.rst).
+    let (first, last) = if row.is_long { (32_768, 60_999) } else { (first, first + EACH - 1) };
+    let ports = format!("{first} {last}");
+    let set = |client| scene.at(client).set(&[("ipv4/ip_local_port_range", ports.as_str())]);
+    ["client-1", "client-2"].into_iter().try_for_each(set)
 }
 
 /// Applies the lab's resources and shows them.

@@ -8,24 +8,8 @@ use std::collections::BTreeSet;
 
 const CONNECTIONS: u32 = 300;
 const NAMES: [&str; 3] = ["s1", "s2", "s3"];
-/// The clients' own ports in this row, and in all others. Servers see them: a later row's connection
-/// by the same port to the same server would wait until what is left of this row's is over.
-const PORTS: &str = "10000 29999";
-const USUAL_PORTS: &str = "32768 60999";
 
 pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
-    set_ports(scene, PORTS)?;
-    let played = play(scene);
-    set_ports(scene, USUAL_PORTS)?;
-    played
-}
-
-fn set_ports(scene: &Scene, ports: &str) -> Result<(), Error> {
-    let set = |client| scene.at(client).set(&[("ipv4/ip_local_port_range", ports)]);
-    ["client-1", "client-2"].into_iter().try_for_each(set)
-}
-
-fn play(scene: &mut Scene) -> Result<(), Error> {
     for (family, client) in FAMILIES.into_iter().zip(["client-1", "client-2"]) {
         connections(scene, family, client)?;
         kept_connection(scene, family)?;
