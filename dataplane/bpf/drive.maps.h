@@ -60,7 +60,8 @@ struct row {
     // Number of the next hop's row, of the same shard.
     __u32 next_hop;
     // The key without its protocol, the new ends, and the last of its terms: from the low bits on,
-    // seconds of silence after which it no longer counts (16), flags (8), DSCP (8).
+    // seconds of silence after which it no longer counts (16, so 65 535 stands for all longer ones),
+    // flags (8), DSCP (8).
     __u32 body[];
 };
 

@@ -186,14 +186,12 @@ fn play_rows(site: &Site, subject: Subject, rows: &[Row], drives: bool) -> Resul
 /// Gives the clients ports that no earlier row had. Servers see them, and a connection by the same
 /// port to the same server would wait until what is left of the earlier row's is over.
 fn set_client_ports(scene: &Scene, row: &Row, index: usize) -> Result<(), Error> {
-    const FIRST: usize = 20_000;
-    const EACH: usize = 1_500;
+    const FIRST: usize = 30_000;
+    const EACH: usize = 1_000;
     let first = FIRST + index * EACH;
     // A long row needs as many as there are by default (ip_local_port_range in ip-sysctl.rst).
     let (first, last) = if row.is_long { (32_768, 60_999) } else { (first, first + EACH - 1) };
-    let ports = format!("{first} {last}");
-    let set = |client| scene.at(client).set(&[("ipv4/ip_local_port_range", ports.as_str())]);
-    ["client-1", "client-2"].into_iter().try_for_each(set)
+    scene.set_client_ports(&format!("{first} {last}"))
 }
 
 /// Applies the lab's resources and shows them.

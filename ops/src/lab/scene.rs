@@ -103,6 +103,15 @@ impl Scene {
         self.site.namespace(name)
     }
 
+    /// Which ports the clients' kernels draw from, as in `ip_local_port_range` of ip-sysctl.rst.
+    ///
+    /// # Errors
+    /// When a kernel refuses them.
+    pub(crate) fn set_client_ports(&self, range: &str) -> Result<(), Error> {
+        let set = |client| self.at(client).set(&[("ipv4/ip_local_port_range", range)]);
+        ["client-1", "client-2"].into_iter().try_for_each(set)
+    }
+
     /// Remembers what the node says of itself, before it is killed or stopped.
     ///
     /// # Errors

@@ -8,8 +8,12 @@ use std::collections::BTreeSet;
 
 const CONNECTIONS: u32 = 300;
 const NAMES: [&str; 3] = ["s1", "s2", "s3"];
+/// The clients' ports in this row, below those of all others: so many that each connection draws one
+/// of its own.
+const PORTS: &str = "10000 29999";
 
 pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
+    scene.set_client_ports(PORTS)?;
     for (family, client) in FAMILIES.into_iter().zip(["client-1", "client-2"]) {
         connections(scene, family, client)?;
         kept_connection(scene, family)?;
