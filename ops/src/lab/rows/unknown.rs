@@ -4,10 +4,13 @@ use crate::lab::error::Error;
 use crate::lab::scene::{FAMILIES, Scene, end};
 use crate::lab::traffic::raw::{Reaction, stray_ack};
 
+/// Of the client, for IPv4 and IPv6: no other row draws these.
+const PORTS: [u16; 2] = [9_001, 9_002];
+
 pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
     let before = scene.node.status();
     let at = scene.at("client-1");
-    for (family, port) in FAMILIES.into_iter().zip([33_001, 33_002]) {
+    for (family, port) in FAMILIES.into_iter().zip(PORTS) {
         let reset = stray_ack(&at, port, end(&family.service(80), 80)?)?;
         scene.checks.equal(
             format!("{}: a stray ACK, policy reset", family.name),
@@ -37,7 +40,7 @@ pub(super) fn run(scene: &mut Scene) -> Result<(), Error> {
     let flows = scene.node.flows()?;
     let stray = flows.items.iter().filter(|row| {
         let flow = row.flow.to_string();
-        flow.contains(":33001") || flow.contains(":33002")
+        PORTS.iter().any(|port| flow.contains(&format!(":{port}")))
     });
     scene.checks.equal("flows of stray packets in the listing", 0, stray.count());
     Ok(())
