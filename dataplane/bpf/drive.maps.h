@@ -45,9 +45,10 @@ struct flow6 {
     __u32 protocol;
 };
 
-// An entry: a key, what its packets leave with, on which terms it counts, and what has passed since
-// that was last taken. Its number is 0 while it is written: who reads it meanwhile finds 0, or
-// another number at the end than at the beginning, and does not believe it. This is what rows of both versions begin with.
+// What rows of both versions begin with. A row is an entry: a key, what its packets leave with, on
+// which terms it counts, and what has passed since that was last taken. Its number is 0 while it is
+// written: who reads it meanwhile finds 0, or another number at the end than at the beginning, and
+// does not believe it.
 struct row {
     // 0 while the rest is written, and while there is none.
     __u32 number;
@@ -73,6 +74,7 @@ struct counted {
     __u32 last_seen;
 };
 
+// A row of IPv4 and one of IPv6: the head of `struct row`, its body, and what was counted.
 struct row4 {
     __u32 head[4];
     __u32 body[4 + 3 + 1];
@@ -86,6 +88,7 @@ struct row6 {
     __u64 zeros[2];
 };
 
+_Static_assert(offsetof(struct row, body) == offsetof(struct row4, body), "the same head");
 _Static_assert(sizeof(struct row4) == 64 && offsetof(struct row4, counted) == 48, "as in memory.rs");
 _Static_assert(sizeof(struct row6) == 128 && offsetof(struct row6, counted) == 96, "as in memory.rs");
 

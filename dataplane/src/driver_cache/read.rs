@@ -54,8 +54,8 @@ impl Shard {
         }
     }
 
-    /// Whether who holds a slot has been silent for so long that it leaves: others may want
-    /// the room, or its idle limit is so near that a packet has to be told of at once.
+    /// Whether who holds a slot has been silent for so long that it leaves: others may want the room,
+    /// or its idle limit is so near that a packet has to be told of at once.
     fn leaves_for_silence(&self, slot: u32) -> bool {
         let held = &self.driver.held[slot as usize];
         let crowded = held.silent >= SILENT_READS && self.driver.is_crowded(slot);
